@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The graph as a whole: registry, life of nodes and root edges, transactions, drain, limbo.
+ *
+ * Everything here runs on the control loop; what may wait is a coroutine. Functions that change the graph take
+ * the graph-change lock themselves unless they say "lock held".
+ */
+#ifndef WEIR_GRAPH_GRAPH_H
+#define WEIR_GRAPH_GRAPH_H
+
+#include "graph/node.h"
+
+/* How long a drain waits before it gives up, unless told otherwise. */
+#define WEIR_DRAIN_LIMIT_NS (10 * 1000000000LL)
+/* How long opening a file or taking its locks may take before the command fails. */
+#define WEIR_OPEN_LIMIT_NS (10 * 1000000000LL)
+
+/* ---- start and end ---- */
+/* io/ gives these at start-up, so that graph/ needs nothing above it. */
+struct weir_graph_hooks {
+    void (*node_init)(struct weir_node *node); /* after allocation, before open */
+    void (*node_done)(struct weir_node *node); /* after close */
+    void (*edge_init)(struct weir_edge *edge); /* after allocation */
+    void (*edge_done)(struct weir_edge *edge); /* before the memory goes */
+    int (*node_settle)(struct weir_node *node) weir_co_fn; /* before close: flush, write back tables, free quarantine */
+};
+void weir_graph_init(const struct weir_graph_hooks *hooks);
+/* Deletes all nodes (roots must be gone), giving up on stuck ones after @limit_ns; then frees the registry. */
+void weir_graph_done(int64_t limit_ns) weir_co_fn;
+
+/* ---- nodes ---- */
+/*
+ * Opens the node that @options (a blockdev-add argument object) describes, with its inline children. At top level
+ * (@user) a node-name is mandatory. All or nothing. Stuck opens fail after WEIR_OPEN_LIMIT_NS, naming the file.
+ */
+int weir_node_add(json_t *options, bool user, struct weir_node **ret_node, struct weir_error **err)
+    weir_co_fn weir_must_check;
+/* blockdev-del: refuses nodes in use and nodes that the user did not add. */
+int weir_node_del(const char *name, struct weir_error **err) weir_co_fn weir_must_check;
+/*
+ * Makes a node of an internal driver (a job's filter) without options: the driver's open() gets @options
+ * as its typed struct. @name NULL: an automatic name. The caller owns a reference.
+ */
+int weir_node_new_internal(const struct weir_driver *driver, const char *name, const void *options,
+                           struct weir_node **ret_node, struct weir_error **err) weir_co_fn weir_must_check;
+
+struct weir_node *weir_node_find(const char *name);
+/* Like weir_node_find() with the error text that commands with `device` or `node-name` give. */
+struct weir_node *weir_node_lookup(const char *device, const char *node_name, struct weir_error **err);
+struct weir_node *weir_graph_next(struct weir_node *node); /* NULL: the first; in the order of creation */
+/* Nodes whose last user is gone but whose I/O has not returned. */
+unsigned weir_graph_limbo_count(void);
+
+/* ---- root edges ---- */
+/*
+ * Attaches a root user to @node with the permissions it needs and shares. Conflicts fail with a text that names
+ * both users. The edge is NULL on failure.
+ */
+int weir_root_attach(struct weir_node *node, const char *name, unsigned perm, unsigned shared,
+                     const struct weir_root_ops *ops, void *root, struct weir_edge **ret_edge,
+                     struct weir_error **err) weir_co_fn weir_must_check;
+/*
+ * Waits until no request is inside and detaches. With @limit_ns >= 0 past that time the edge is abandoned:
+ * it and its node go to limbo and the call returns.
+ */
+void weir_root_detach(struct weir_edge *edge, int64_t limit_ns) weir_co_fn;
+int weir_root_set_perm(struct weir_edge *edge, unsigned perm, unsigned shared, struct weir_error **err)
+    weir_co_fn weir_must_check;
+
+/* ---- the graph-change lock ---- */
+void weir_graph_lock(void) weir_co_fn;
+void weir_graph_unlock(void);
+
+/* ---- drain ---- */
+struct weir_drain {
+    struct weir_node *nodes[4];
+    unsigned count;
+    bool active;
+};
+/*
+ * Stops new root operations on everything that reaches one of the nodes (at most 4), tells drivers on the way to
+ * release their own waits, and waits until nothing is in flight. Past @limit_ns: -ETIMEDOUT with a text that
+ * names the oldest request and its holder; the gates are open again and nothing has changed. Lock held.
+ */
+int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, unsigned count, int64_t limit_ns,
+                     struct weir_error **err) weir_co_fn weir_must_check;
+void weir_drain_end(struct weir_drain *drain);
+
+/* ---- transactions; lock held, nodes concerned drained ---- */
+struct weir_tran;
+struct weir_tran *weir_tran_new(void);
+/* Undo and finish work of one step; commit runs in order, abort in reverse order; then the data is freed. */
+struct weir_tran_ops {
+    void (*commit)(void *data) weir_co_fn;
+    void (*abort)(void *data) weir_co_fn;
+};
+void weir_tran_add(struct weir_tran *tran, const struct weir_tran_ops *ops, void *data); /* frees data with free() */
+/* Graph edits: take effect in memory at once, are undone by abort. */
+int weir_tran_attach(struct weir_tran *tran, struct weir_node *parent, struct weir_node *child, const char *name,
+                     unsigned role, struct weir_edge **ret_edge, struct weir_error **err) weir_must_check;
+void weir_tran_detach(struct weir_tran *tran, struct weir_edge *edge);
+/* Points @edge at another node. Refuses loops and frozen edges. */
+int weir_tran_replace(struct weir_tran *tran, struct weir_edge *edge, struct weir_node *node,
+                      struct weir_error **err) weir_must_check;
+/* Every edge that points at @from (except those of @except and of @to itself) points at @to afterwards. */
+int weir_tran_replace_parents(struct weir_tran *tran, struct weir_node *from, struct weir_node *to,
+                              const struct weir_node *except, struct weir_error **err) weir_must_check;
+/* Sets what a root edge takes and shares. */
+void weir_tran_set_perm(struct weir_tran *tran, struct weir_edge *edge, unsigned perm, unsigned shared);
+/*
+ * Computes the permissions of the whole new graph and asks the drivers (OS locks); then commits, or undoes every
+ * step and returns the conflict. Frees @tran in both cases.
+ */
+int weir_tran_finish(struct weir_tran *tran, struct weir_error **err) weir_co_fn weir_must_check;
+void weir_tran_abort(struct weir_tran *tran) weir_co_fn;
+
+/* The table of the specification for an edge of @role below a parent that is (not) a filter. */
+void weir_perm_default(const struct weir_node *node, const struct weir_edge *edge, unsigned perm, unsigned shared,
+                       unsigned *ret_perm, unsigned *ret_shared);
+
+/* Merges the children's limits and asks the driver again, upwards from @node. Drained, or before use. */
+void weir_node_refresh_limits(struct weir_node *node);
+/* Asks driver->cares again. Drained. */
+void weir_node_refresh_cares(struct weir_node *node);
+/*
+ * Resizes: checks permission (resize on every edge is the caller's matter), calls the driver, tells parents.
+ * Control loop.
+ */
+int weir_node_resize(struct weir_edge *edge, uint64_t size, struct weir_error **err) weir_co_fn weir_must_check;
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Nodes and edges: the graph.
+ *
+ * A node is an instance of a driver; an edge is one user's typed hold on a node. Users are other nodes, or *root
+ * users* (exports, jobs, tools), whose edges carry a gate (graph/gate.h) through which every request enters.
+ *
+ * Threads: the graph is read and changed on the control loop only, and changed only under the graph-change lock
+ * (graph/graph.h) and, where requests could see it, inside a drained section. So the path of a request in
+ * flight reads these structures without a lock. The fields are public to src/, but written by graph/ only, except
+ * where said.
+ */
+#ifndef WEIR_GRAPH_NODE_H
+#define WEIR_GRAPH_NODE_H
+
+#include "base/error.h"
+#include "graph/driver.h"
+#include "graph/perm.h"
+#include <jansson.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#define WEIR_NODE_NAME_MAX 31   /* bytes, without the end */
+#define WEIR_GRAPH_DEPTH_MAX 64 /* nodes on top of each other */
+
+struct weir_edge_io;
+struct weir_gate;
+struct weir_meta;
+struct weir_node_io;
+
+enum weir_detect_zeroes { WEIR_DETECT_ZEROES_OFF, WEIR_DETECT_ZEROES_ON, WEIR_DETECT_ZEROES_UNMAP };
+
+/* What a root user gives with its edge. Every member may be NULL. Control loop. */
+struct weir_root_ops {
+    const char *kind; /* "block-export", "block-job" or "block-backend" */
+    /* Who is that, for errors: "block device 'x'", "block job 'm'". A new string. */
+    char *(*describe)(struct weir_edge *edge);
+    /* The gate is about to close / has opened again (a job shows itself as paused). Must not wait. */
+    void (*drain_begin)(struct weir_edge *edge);
+    void (*drain_end)(struct weir_edge *edge);
+    /* edge->node is another one now, or its size has changed; still inside the drained section. */
+    void (*replaced)(struct weir_edge *edge);
+    void (*resized)(struct weir_edge *edge);
+};
+
+struct weir_edge {
+    struct weir_node *node;     /* the child */
+    struct weir_node *parent;   /* NULL: a root user's edge */
+    char *name;                 /* "file", "backing", "root" ... */
+    unsigned role;              /* enum weir_role */
+    unsigned perm, shared;      /* enum weir_perm */
+    bool frozen;                /* must not be replaced or detached (a job depends on it) */
+    const struct weir_root_ops *root_ops;
+    void *root;                 /* the root user's own */
+    struct weir_gate *gate;     /* root edges only */
+    struct weir_edge_io *io;    /* io/: counters, requests left behind */
+    /* Set from any thread to make all who wait on this edge for abandonable requests stop waiting (io/async.h). */
+    atomic_bool broken;
+    unsigned refs;              /* atomic access only: requests in limbo hold one */
+    TAILQ_ENTRY(weir_edge) in_parent, in_node;
+};
+TAILQ_HEAD(weir_edges, weir_edge);
+
+struct weir_node {
+    char name[WEIR_NODE_NAME_MAX + 1];
+    const struct weir_driver *driver;
+    void *state;                /* driver->state_size bytes, zeroed */
+    json_t *options;            /* as given, own reference */
+    _Atomic uint64_t size;      /* bytes */
+    struct weir_limits limits;
+    _Atomic unsigned cares;     /* operations (WEIR_OP_BIT) that driver->submit wants */
+    bool user_added;            /* by blockdev-add: may be deleted by name */
+    bool read_only;             /* as it behaves now */
+    bool read_only_asked, auto_read_only, force_share;
+    bool discard_unmap;         /* discard=unmap */
+    bool cache_direct, cache_no_flush;
+    bool implicit;              /* made by a job, hidden from users */
+    bool in_limbo;
+    enum weir_detect_zeroes detect_zeroes;
+    unsigned perm, shared;      /* cumulative over all parents */
+    struct weir_edges children; /* in the order they were attached */
+    struct weir_edges parents;
+    unsigned refs;              /* atomic access only */
+    unsigned drained;           /* nesting */
+    struct weir_node_io *io;    /* io/: range locks, counters */
+    struct weir_meta *meta;     /* meta/: tables; formats only */
+    TAILQ_ENTRY(weir_node) in_graph;
+};
+
+/* ---- for drivers ---- */
+
+static inline void *weir_node_state(struct weir_node *node)
+{
+    return node->state;
+}
+static inline uint64_t weir_node_size(const struct weir_node *node)
+{
+    return atomic_load_explicit(&node->size, memory_order_acquire);
+}
+/* Any loop; drivers call it from open and resize. Parents that mirror the size (filters) follow by themselves. */
+void weir_node_set_size(struct weir_node *node, uint64_t size);
+
+/*
+ * Attaches the child that @reference describes: a string names an existing node, an object defines an inline
+ * child that is deleted with its parent. NULL @reference: -EINVAL "Parameter '@name' is missing". In open() only;
+ * on failure of open() the core detaches what was attached.
+ */
+int weir_node_open_child(struct weir_node *node, json_t *reference, const char *name, unsigned role,
+                         struct weir_edge **ret_edge, struct weir_error **err) weir_co_fn weir_must_check;
+
+/* ---- helpers by role; NULL where there is none. They exist once: never look for a child by name. ---- */
+struct weir_edge *weir_node_filtered(const struct weir_node *node);
+struct weir_edge *weir_node_cow(const struct weir_node *node);
+struct weir_edge *weir_node_primary(const struct weir_node *node);
+/* Down through filters (implicit ones only / all) to the first node that is not one. */
+struct weir_node *weir_node_skip_implicit(struct weir_node *node);
+struct weir_node *weir_node_skip_filters(struct weir_node *node);
+/* Next in the backing chain: skip filters, then the COW child, then skip filters. */
+struct weir_node *weir_node_backing_chain_next(struct weir_node *node);
+
+/* References keep the memory, and for nodes the open driver, alive. Any thread. */
+struct weir_node *weir_node_ref(struct weir_node *node);
+void weir_node_unref(struct weir_node *node); /* the last one closes it, as a coroutine on the control loop */
+struct weir_edge *weir_edge_ref(struct weir_edge *edge);
+void weir_edge_unref(struct weir_edge *edge);
+
+/* "node 'x' (file)" ... for messages; a new string. */
+char *weir_edge_describe_parent(const struct weir_edge *edge);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A request: one operation on a range of a node.
+ *
+ * The issuer owns the struct and keeps it, the vector and the buffers valid until the request has been
+ * answered (the call returned, or done() ran). Lower layers never change a field other than `status`; pieces that
+ * the core makes are requests of their own.
+ */
+#ifndef WEIR_IO_REQUEST_H
+#define WEIR_IO_REQUEST_H
+
+#include "graph/driver.h"
+#include "io/buffer.h"
+#include <sys/queue.h>
+#include <sys/uio.h>
+
+enum weir_request_flags {
+    WEIR_REQUEST_FUA = 1 << 0,         /* answered only when durable */
+    WEIR_REQUEST_MAY_UNMAP = 1 << 1,   /* ZERO: giving up the space is welcome */
+    WEIR_REQUEST_NO_FALLBACK = 1 << 2, /* ZERO: -ENOTSUP rather than write zeroes (NBD's FAST_ZERO) */
+    WEIR_REQUEST_COMPRESSED = 1 << 3,  /* WRITE: store compressed where that saves space */
+    WEIR_REQUEST_UNCHANGED = 1 << 4,   /* WRITE: does not change what a reader sees */
+    WEIR_REQUEST_UNSTABLE = 1 << 5,    /* the buffer may change while it is written: copy before use twice */
+    WEIR_REQUEST_PREFETCH = 1 << 6,    /* READ without a buffer: only bring it near (copy-on-read) */
+};
+
+/* What STATUS answers for the beginning of a range. */
+struct weir_status {
+    uint64_t length;          /* bytes from the request's offset for which this holds, > 0 */
+    bool data;                /* bytes are stored */
+    bool zero;                /* reads as zero */
+    bool allocated;           /* in this node or its filtered children, not further down the backing chain */
+    unsigned depth;           /* COW layers down to where it comes from */
+    struct weir_node *file;   /* the leaf that holds it plainly, at file_offset; NULL: nowhere plainly */
+    uint64_t file_offset;
+    bool compressed;
+};
+
+struct weir_request {
+    enum weir_op op;
+    unsigned flags;             /* enum weir_request_flags */
+    uint64_t offset, length;    /* bytes; any alignment */
+    const struct iovec *iov;    /* READ, WRITE: @length bytes in all */
+    unsigned iovcnt;
+    struct weir_buffer *buffer; /* owner of the memory behind iov, or NULL: then whoever must outlive copies it */
+    struct weir_status *status; /* STATUS */
+    /* weir_root_batch() only: called once, on the loop that issued, maybe before the batch call returns. */
+    void (*done)(struct weir_request *request, int result);
+    STAILQ_ENTRY(weir_request) link; /* free for the issuer until done() */
+};
+
+/* A request for @length bytes behind @iov. The vector is borrowed. */
+static inline struct weir_request weir_request_make(enum weir_op op, uint64_t offset, uint64_t length,
+                                                    const struct iovec *iov, unsigned iovcnt, unsigned flags)
+{
+    return (struct weir_request){
+        .op = op, .flags = flags, .offset = offset, .length = length, .iov = iov, .iovcnt = iovcnt,
+    };
+}
+
+#endif
