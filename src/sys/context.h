@@ -25,6 +25,7 @@
 struct weir_stack {
     void *base;  /* lowest usable address; a guard page lies below. NULL: no stack */
     size_t size; /* usable bytes */
+    unsigned id; /* valgrind's */
 };
 
 /* Bytes of a stack for which nobody knows better. Sanitizers need larger frames. */
