@@ -14,27 +14,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define WITH_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define WITH_TSAN 1
-#endif
-
-#ifdef WITH_ASAN
+#ifdef WEIR_WITH_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #include <sanitizer/lsan_interface.h>
 #endif
-#ifdef WITH_TSAN
+#ifdef WEIR_WITH_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
 #if __has_include(<valgrind/valgrind.h>)
@@ -44,16 +29,7 @@
 #define VALGRIND_STACK_DEREGISTER(id) ((void)(id))
 #endif
 
-struct transfer {
-    void *jump;
-    void *data;
-};
-struct transfer jump_fcontext(void *to, void *data);
-void *make_fcontext(void *top, size_t size, void (*run)(struct transfer transfer));
-
-struct hop {
-    struct weir_context *from, *to;
-};
+void *make_fcontext(void *top, size_t size, void (*run)(struct weir_context_transfer transfer));
 
 /* ---- stacks ---- */
 
@@ -74,7 +50,7 @@ void weir_stack_new(struct weir_stack *ret_stack, size_t size)
     ret_stack->base = map + guard;
     ret_stack->size = usable;
     ret_stack->id = VALGRIND_STACK_REGISTER(map + guard, map + guard + usable);
-#ifdef WITH_ASAN
+#ifdef WEIR_WITH_ASAN
     __lsan_register_root_region(ret_stack->base, ret_stack->size);
 #endif
 }
@@ -85,7 +61,7 @@ void weir_stack_free(struct weir_stack *stack)
 
     if (!stack->base)
         return;
-#ifdef WITH_ASAN
+#ifdef WEIR_WITH_ASAN
     __lsan_unregister_root_region(stack->base, stack->size);
     /* Frames that were never left would otherwise poison whatever is mapped here next. */
     __asan_unpoison_memory_region(stack->base, stack->size);
@@ -100,22 +76,22 @@ void weir_stack_free(struct weir_stack *stack)
 /* Tells the sanitizers that execution moves to @to. @fake_stack: where ASan keeps its own; NULL: for good. */
 static inline void announce(struct weir_context *to, void **fake_stack)
 {
-#ifdef WITH_ASAN
+#ifdef WEIR_WITH_ASAN
     __sanitizer_start_switch_fiber(fake_stack, to->stack.base, to->stack.size);
 #endif
-#ifdef WITH_TSAN
+#ifdef WEIR_WITH_TSAN
     __tsan_switch_to_fiber(to->fiber, 0);
 #endif
     (void)to, (void)fake_stack;
 }
 
 /* First thing on the new side: where the old side goes on, and what ASan knows of its stack. */
-static inline void arrive(struct weir_context *self, struct transfer transfer)
+static inline void arrive(struct weir_context *self, struct weir_context_transfer transfer)
 {
-    struct weir_context *from = ((struct hop *)transfer.data)->from;
+    struct weir_context *from = ((struct weir_context_hop *)transfer.data)->from;
 
     from->jump = transfer.jump;
-#ifdef WITH_ASAN
+#ifdef WEIR_WITH_ASAN
     const void *bottom;
     size_t size;
 
@@ -128,9 +104,9 @@ static inline void arrive(struct weir_context *self, struct transfer transfer)
     (void)self;
 }
 
-static void run_entry(struct transfer transfer)
+static void run_entry(struct weir_context_transfer transfer)
 {
-    struct weir_context *self = ((struct hop *)transfer.data)->to;
+    struct weir_context *self = ((struct weir_context_hop *)transfer.data)->to;
 
     arrive(self, transfer);
     self->entry(self->arg);
@@ -140,7 +116,7 @@ static void run_entry(struct transfer transfer)
 void weir_context_init_thread(struct weir_context *context)
 {
     memset(context, 0, sizeof(*context));
-#ifdef WITH_TSAN
+#ifdef WEIR_WITH_TSAN
     context->fiber = __tsan_get_current_fiber();
 #endif
 }
@@ -152,29 +128,31 @@ void weir_context_init_stack(struct weir_context *context, const struct weir_sta
     context->stack = *stack;
     context->entry = entry;
     context->arg = arg;
-#ifdef WITH_ASAN
+#ifdef WEIR_WITH_ASAN
     __asan_unpoison_memory_region(stack->base, stack->size);
 #endif
-#ifdef WITH_TSAN
+#ifdef WEIR_WITH_TSAN
     context->fiber = __tsan_create_fiber(0);
 #endif
     context->jump = make_fcontext((char *)stack->base + stack->size, stack->size, run_entry);
 }
 
-/* Not instrumented: @hop must lie on the stack proper, as ASan's own one is gone after the last switch. */
+/* Not instrumented: the hop must lie on the stack proper, as ASan's own one is gone after the last switch. */
+#ifdef WEIR_CONTEXT_ANNOTATED
 __attribute__((no_sanitize_address)) void weir_context_switch(struct weir_context *from,
                                                               struct weir_context *to)
 {
-    struct hop hop = { from, to };
+    struct weir_context_hop hop = { from, to };
 
     announce(to, &from->fake_stack);
     arrive(from, jump_fcontext(to->jump, &hop));
 }
+#endif
 
 __attribute__((no_sanitize_address)) void weir_context_exit(struct weir_context *from,
                                                             struct weir_context *to)
 {
-    struct hop hop = { from, to };
+    struct weir_context_hop hop = { from, to };
 
     announce(to, NULL);
     (void)jump_fcontext(to->jump, &hop);
@@ -183,7 +161,7 @@ __attribute__((no_sanitize_address)) void weir_context_exit(struct weir_context 
 
 void weir_context_done(struct weir_context *context)
 {
-#ifdef WITH_TSAN
+#ifdef WEIR_WITH_TSAN
     /* The fiber of a thread's own context is the thread's. */
     if (context->entry)
         __tsan_destroy_fiber(context->fiber);

@@ -20,6 +20,22 @@
 
 #include "base/macros.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define WEIR_WITH_ASAN 1
+#elif defined(__SANITIZE_THREAD__)
+#define WEIR_WITH_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WEIR_WITH_ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define WEIR_WITH_TSAN 1
+#endif
+#endif
+/* Switches must be announced to a sanitizer. */
+#if defined(WEIR_WITH_ASAN) || defined(WEIR_WITH_TSAN)
+#define WEIR_CONTEXT_ANNOTATED 1
+#endif
+
 /* ---- stacks ---- */
 
 struct weir_stack {
@@ -29,14 +45,9 @@ struct weir_stack {
 };
 
 /* Bytes of a stack for which nobody knows better. Sanitizers need larger frames. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef WEIR_CONTEXT_ANNOTATED
 #define WEIR_STACK_SIZE (256 * 1024)
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define WEIR_STACK_SIZE (256 * 1024)
-#endif
-#endif
-#ifndef WEIR_STACK_SIZE
+#else
 #define WEIR_STACK_SIZE (128 * 1024)
 #endif
 
@@ -57,6 +68,17 @@ struct weir_context {
     void *fiber;      /* TSan's */
 };
 
+/* boost.context's C entry point; the library ships C++ headers only. */
+struct weir_context_transfer {
+    void *jump;
+    void *data;
+};
+struct weir_context_transfer jump_fcontext(void *to, void *data);
+/* What a jump hands to the new side: which context was left, which was entered. Lies on the old stack. */
+struct weir_context_hop {
+    struct weir_context *from, *to;
+};
+
 /* The own stack of the calling OS thread. weir_context_done() when nothing will switch to it any more. */
 void weir_context_init_thread(struct weir_context *context);
 /*
@@ -67,7 +89,19 @@ void weir_context_init_stack(struct weir_context *context, const struct weir_sta
                              void (*entry)(void *arg), void *arg);
 /* Leaves @from, which must be the running context, and enters @to. Returns when something switches to @from.
  */
+#ifdef WEIR_CONTEXT_ANNOTATED
 void weir_context_switch(struct weir_context *from, struct weir_context *to);
+#else
+/* Inline, because every return from a function on the new stack is one that the processor predicts wrongly.
+ */
+static inline void weir_context_switch(struct weir_context *from, struct weir_context *to)
+{
+    struct weir_context_hop hop = { from, to };
+    struct weir_context_transfer transfer = jump_fcontext(to->jump, &hop);
+
+    ((struct weir_context_hop *)transfer.data)->from->jump = transfer.jump;
+}
+#endif
 /* The last switch of @from: it never goes on. Its stack may be reused or freed once @to runs. */
 _Noreturn void weir_context_exit(struct weir_context *from, struct weir_context *to);
 /* Forgets a context that does not run and will not run again. Any thread. */
