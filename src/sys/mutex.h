@@ -21,6 +21,8 @@ void weir_mutex_lock(struct weir_mutex *mutex);
 void weir_mutex_unlock(struct weir_mutex *mutex);
 /* How many mutexes this thread holds. */
 unsigned weir_mutex_held(void);
+/* Sets this thread's count and returns the old one: the simulator gives each of its threads its own. */
+unsigned weir_mutex_swap_held(unsigned held);
 
 static inline void weir_mutex_unlockp(struct weir_mutex **mutex)
 {

@@ -14,10 +14,10 @@
 #define WEIR_SYS_SYS_H
 
 #include "base/macros.h"
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
-struct sockaddr;
 struct weir_sys_loop; /* the backend half of a loop: completion queue, sleeping, waking */
 
 /* ---- asynchronous operations of a loop ---- */
@@ -45,9 +45,14 @@ struct weir_sys_io {
     void (*done)(struct weir_sys_io *io, int result);
     /* private to the backend */
     void *backend[4];
+    struct msghdr message;
 };
 
 struct weir_sys_loop_ops {
+    /*
+     * Any thread. The loop belongs to the first thread that calls submit() or poll(), for good. close() is for
+     * any thread once that one has ended or has stopped using it; nothing may be in flight (asserted).
+     */
     int (*open)(struct weir_sys_loop **ret_loop) weir_must_check;
     void (*close)(struct weir_sys_loop *loop);
     /* Queues one operation; it may be handed to the kernel only at the next poll(). Own loop only. Cannot fail. */
@@ -55,6 +60,7 @@ struct weir_sys_loop_ops {
     /* Asks for @io to end early (-ECANCELED); done() still comes exactly once. Own loop only. */
     void (*cancel)(struct weir_sys_loop *loop, struct weir_sys_io *io);
     /*
+     * done() is called from here only, never from submit() or cancel(); it may submit and cancel, not poll.
      * Hands queued operations over, waits until a completion, a kick or @deadline_ns (monotonic; -1 = no limit,
      * 0 = do not wait) and calls done() for what has ended. Own loop only.
      */
@@ -72,8 +78,10 @@ struct weir_sys_stat {
     uint64_t size;            /* bytes; for a block device its capacity */
     uint64_t allocated;       /* bytes the file takes on its file system; 0 for devices */
     uint64_t device, inode;   /* which file this is */
-    uint32_t logical_block;   /* bytes: the smallest unit of O_DIRECT transfers (offset and length) */
-    uint32_t memory_align;    /* bytes: alignment of buffers for O_DIRECT */
+    /* bytes: the smallest unit of O_DIRECT transfers (offset and length); 512 where the kernel does not say */
+    uint32_t logical_block;
+    /* bytes: alignment of buffers for O_DIRECT; 4096 where the kernel does not say */
+    uint32_t memory_align;
     uint32_t discard_granularity; /* bytes, 0 = unknown or unsupported */
     uint64_t fs_magic;        /* statfs f_type */
     bool read_only;           /* a device that is write protected */
@@ -114,10 +122,18 @@ struct weir_sys_file_ops {
 
 /* ---- sockets ---- */
 
+struct weir_sys_address {
+    struct sockaddr_storage address;
+    unsigned length; /* bytes of @address in use */
+};
+
 struct weir_sys_net_ops {
-    /* A listening stream socket, non-blocking, close-on-exec. On a worker. */
+    /*
+     * A listening stream socket, non-blocking, close-on-exec. On a worker. @reuse: inet: SO_REUSEADDR; unix: a
+     * socket file at which nobody listens any more is replaced.
+     */
     int (*listen)(const struct sockaddr *address, unsigned address_length, int backlog, bool reuse);
-    /* connect(2) to a stream socket; blocks. On a worker. */
+    /* connect(2) to a stream socket; blocks. The descriptor is close-on-exec and blocking. On a worker. */
     int (*connect)(const struct sockaddr *address, unsigned address_length);
     /* Any thread, never wait: sendmsg/recvmsg with MSG_DONTWAIT | @flags (MSG_NOSIGNAL is always set). */
     ssize_t (*send_now)(int fd, const struct iovec *iov, unsigned iovcnt, int flags);
@@ -126,6 +142,22 @@ struct weir_sys_net_ops {
     void (*close)(int fd);
     int (*set_nodelay)(int fd, bool on);
     int (*set_nonblocking)(int fd);
+    /*
+     * Looks up stream addresses of @host (NULL or "": any address when @passive, else the local host) and @port (a
+     * number or a service name), of @family (AF_INET, AF_INET6, AF_UNSPEC). Fills at most @count elements of
+     * @ret_addresses and returns how many, in the order in which they should be tried. -ENOENT: no such host,
+     * -EINVAL: no such port, -EAGAIN: the name server did not answer, -EAFNOSUPPORT: not in this family. Blocks
+     * for as long as the name server pleases: on a worker.
+     */
+    int (*resolve)(const char *host, const char *port, int family, bool passive,
+                   struct weir_sys_address *ret_addresses, unsigned count);
+    /*
+     * Writes the address of the other end (@peer) or of our own end to @text, for logs and for people:
+     * "192.0.2.1:10809", "[::1]:10809", "unix:/path", "unix:pid=12,uid=0" (a client without a name). Any thread.
+     */
+    int (*name)(int fd, bool peer, char *text, size_t size);
+    /* Whether @fd is a listening stream socket: 1, 0 or -errno (not a socket: 0). Any thread. */
+    int (*is_listening)(int fd);
 };
 
 /* ---- threads ---- */
@@ -150,6 +182,48 @@ struct weir_sys_thread_ops {
     void (*preempt)(void);
 };
 
+/* ---- the process: for the main functions of programs; absent (all NULL) in the simulator ---- */
+
+struct weir_sys_process_ops {
+    /*
+     * Blocks @signals in the calling thread (call it before any other thread starts: they inherit it) and returns
+     * a non-blocking, close-on-exec descriptor from which WEIR_SYS_READ takes one struct signalfd_siginfo for
+     * each. SIGPIPE among them is ignored instead.
+     */
+    int (*signal_fd)(const int *signals, unsigned count);
+    /*
+     * Forks before any thread was started and returns 0 in the child, which leads a session of its own; its
+     * parent waits for daemonize_ready() and exits with that status, with 1 if the child ends without it.
+     */
+    int (*daemonize_begin)(void);
+    /*
+     * Ends the wait of the parent, once; nothing without daemonize_begin(). With status 0 the child goes to "/"
+     * and its standard streams to /dev/null; otherwise it should now end.
+     */
+    void (*daemonize_ready)(int status);
+    /*
+     * Writes the process id to @path and holds a lock on that file; the descriptor is returned. -EAGAIN where
+     * another process holds the lock. The process id is that of the caller: after daemonize_begin().
+     */
+    int (*pid_file_create)(const char *path);
+    /* Removes the file and closes the descriptor. */
+    void (*pid_file_remove)(const char *path, int fd);
+    void (*exit_now)(int status) __attribute__((noreturn)); /* _exit(2): no handlers, no flushing of stdio */
+    const char *(*getenv)(const char *name);                /* NULL where unset; main thread only */
+    int (*pid)(void);
+    /*
+     * How many descriptors, from WEIR_SYS_PASSED_FD on, were handed to this process by $LISTEN_FDS (0 where
+     * $LISTEN_PID names another one); makes them close-on-exec. Main thread, before others start; removes the
+     * variables from the environment.
+     */
+    int (*passed_fds)(void);
+    /* Sends @state ("READY=1", "STOPPING=1") to the service manager; 0 where there is none. */
+    int (*notify)(const char *state);
+    /* Writes @text to the standard error, whole lines, in one piece where the system can. Any thread. */
+    void (*log_line)(const char *text, size_t length);
+};
+#define WEIR_SYS_PASSED_FD 3
+
 struct weir_sys {
     const char *name;
     bool simulated;
@@ -160,6 +234,7 @@ struct weir_sys {
     struct weir_sys_file_ops file;
     struct weir_sys_net_ops net;
     struct weir_sys_thread_ops thread;
+    struct weir_sys_process_ops process;
 };
 
 extern const struct weir_sys weir_sys_real;
