@@ -58,7 +58,6 @@ struct weir_extent {
     uint64_t offset, length;     /* bytes of this node; contains the offset asked for */
     struct weir_edge *edge;      /* DATA, ENCODED: where the bytes are */
     uint64_t child_offset, child_length;
-    uint64_t lock_unit, fill_unit; /* bytes, powers of two: what to lock, what to fill on allocation */
     uint64_t cookie;             /* the driver's own */
 };
 
@@ -92,6 +91,7 @@ struct weir_limits {
     uint64_t transfer_opt;    /* preferred size, 0 = unknown */
     uint64_t zero_align, zero_max;       /* 0 = request_align / none */
     uint64_t discard_align, discard_max; /* 0 = request_align / none */
+    uint64_t lock_unit;          /* formats that allocate: bytes, power of two: what a change of mapping locks */
     uint32_t iov_max;
     unsigned write_flags;     /* request flags that submit(WRITE) honours itself: WEIR_REQUEST_FUA ... */
     unsigned zero_flags;      /* the same for ZERO: WEIR_REQUEST_MAY_UNMAP, NO_FALLBACK, FUA */
@@ -135,7 +135,12 @@ struct weir_driver {
      */
     void (*child_perm)(struct weir_node *node, const struct weir_edge *edge, unsigned perm, unsigned shared,
                        unsigned *ret_perm, unsigned *ret_shared);
-    /* Takes OS locks or reopens for the new cumulative permissions; commit and abort cannot fail. */
+    /*
+     * Takes OS locks or reopens for the new cumulative permissions; commit and abort cannot fail. A node with
+     * auto_read_only whose node->read_only is set may be asked for WRITE: it becomes writable by commit. Requests of
+     * other users of the node may be in flight: what they use (a descriptor) must outlive them. Limited in time by
+     * the driver (WEIR_OPEN_LIMIT_NS). Not called again before commit or abort.
+     */
     int (*perm_prepare)(struct weir_node *node, unsigned perm, unsigned shared, struct weir_error **err) weir_co_fn;
     void (*perm_commit)(struct weir_node *node) weir_co_fn;
     void (*perm_abort)(struct weir_node *node) weir_co_fn;
@@ -176,7 +181,9 @@ struct weir_driver {
 
 /* The driver of that name, or NULL. */
 const struct weir_driver *weir_driver_find(const char *name);
-/* Adds a driver that the table does not list (tests; embedders). Before any node exists. */
+/* Adds a driver; one that is there already is left alone. Before any node exists. */
 void weir_driver_register(const struct weir_driver *driver);
+/* Registers all drivers of the library: the table in drivers.c, which tests of single layers do not link. */
+void weir_drivers_register(void);
 
 #endif

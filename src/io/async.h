@@ -19,8 +19,8 @@ struct weir_edge;
  * Like weir_io(). Returns -ECANCELED as soon as @edge is broken and -ETIMEDOUT past @deadline_ns (-1: none) although
  * the request goes on. For reads the data arrives in a private buffer and is copied out only when in time.
  */
-int weir_io_abandonable(struct weir_edge *edge, struct weir_request *request, int64_t deadline_ns)
-    weir_co_fn weir_must_check;
+int weir_io_abandonable(struct weir_edge *edge, struct weir_request *request,
+                        int64_t deadline_ns) weir_co_fn weir_must_check;
 /*
  * Marks @edge broken: everybody who waits in weir_io_abandonable() on it returns -ECANCELED soon, later
  * calls fail at once. Any thread.

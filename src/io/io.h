@@ -39,16 +39,17 @@ void weir_root_batch(struct weir_edge *edge, struct weir_request *const *request
 int weir_io(struct weir_edge *edge, struct weir_request *request) weir_co_fn weir_must_check;
 int weir_io_try(struct weir_edge *edge, struct weir_request *request) weir_must_check;
 /* Plain buffers. */
-int weir_io_read(struct weir_edge *edge, uint64_t offset, uint64_t length, void *buffer) weir_co_fn weir_must_check;
-int weir_io_write(struct weir_edge *edge, uint64_t offset, uint64_t length, const void *buffer, unsigned flags)
-    weir_co_fn weir_must_check;
+int weir_io_read(struct weir_edge *edge, uint64_t offset, uint64_t length,
+                 void *buffer) weir_co_fn weir_must_check;
+int weir_io_write(struct weir_edge *edge, uint64_t offset, uint64_t length, const void *buffer,
+                  unsigned flags) weir_co_fn weir_must_check;
 int weir_io_flush(struct weir_edge *edge) weir_co_fn weir_must_check;
 /*
  * What the first part of [@offset, @offset + @length) is, through filters and (@deep) the backing chain; @deep
  * false stops at the first layer that can have data of its own. Below a root operation.
  */
-int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep, struct weir_status *ret_status)
-    weir_co_fn weir_must_check;
+int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep,
+                   struct weir_status *ret_status) weir_co_fn weir_must_check;
 /* The same for root users. */
 int weir_root_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep,
                      struct weir_status *ret_status) weir_co_fn weir_must_check;

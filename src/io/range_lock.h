@@ -11,6 +11,7 @@
 #define WEIR_IO_RANGE_LOCK_H
 
 #include "co/co.h"
+#include <stdatomic.h>
 
 struct weir_range_table;
 
@@ -18,7 +19,8 @@ struct weir_range_lock {
     struct weir_range_table *table; /* NULL: not held */
     uint64_t offset, length;        /* bytes */
     bool exclusive;
-    bool granted;
+    bool pinned; /* entry of a loop's shard */
+    atomic_bool granted;
     unsigned loop_index;
     struct weir_co *waiter;
     TAILQ_ENTRY(weir_range_lock) link;
@@ -28,8 +30,8 @@ struct weir_range_table *weir_range_table_new(void);
 void weir_range_table_free(struct weir_range_table *table); /* must be empty */
 
 /* Waits until no conflicting lock overlaps [@offset, @offset + @length). Any loop. */
-void weir_range_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset, uint64_t length,
-                     bool exclusive) weir_co_fn;
+void weir_range_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
+                     uint64_t length, bool exclusive) weir_co_fn;
 /* The same without waiting: whether it was granted. */
 bool weir_range_try_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
                          uint64_t length, bool exclusive);

@@ -10,6 +10,7 @@
 #define WEIR_IO_REQUEST_H
 
 #include "graph/driver.h"
+#include <errno.h>
 #include "io/buffer.h"
 #include <sys/queue.h>
 #include <sys/uio.h>
@@ -26,23 +27,24 @@ enum weir_request_flags {
 
 /* What STATUS answers for the beginning of a range. */
 struct weir_status {
-    uint64_t length;          /* bytes from the request's offset for which this holds, > 0 */
-    bool data;                /* bytes are stored */
-    bool zero;                /* reads as zero */
-    bool allocated;           /* in this node or its filtered children, not further down the backing chain */
-    unsigned depth;           /* COW layers down to where it comes from */
-    struct weir_node *file;   /* the leaf that holds it plainly, at file_offset; NULL: nowhere plainly */
+    uint64_t length;        /* bytes from the request's offset for which this holds, > 0 */
+    bool data;              /* bytes are stored */
+    bool zero;              /* reads as zero */
+    bool allocated;         /* in this node or its filtered children, not further down the backing chain */
+    unsigned depth;         /* COW layers down to where it comes from */
+    struct weir_node *file; /* the leaf that holds it plainly, at file_offset; NULL: nowhere plainly */
     uint64_t file_offset;
     bool compressed;
 };
 
 struct weir_request {
     enum weir_op op;
-    unsigned flags;             /* enum weir_request_flags */
-    uint64_t offset, length;    /* bytes; any alignment */
-    const struct iovec *iov;    /* READ, WRITE: @length bytes in all */
+    unsigned flags;          /* enum weir_request_flags */
+    uint64_t offset, length; /* bytes; any alignment */
+    const struct iovec *iov; /* READ, WRITE: @length bytes in all */
     unsigned iovcnt;
-    struct weir_buffer *buffer; /* owner of the memory behind iov, or NULL: then whoever must outlive copies it */
+    struct weir_buffer
+        *buffer; /* owner of the memory behind iov, or NULL: then whoever must outlive copies it */
     struct weir_status *status; /* STATUS */
     /* weir_root_batch() only: called once, on the loop that issued, maybe before the batch call returns. */
     void (*done)(struct weir_request *request, int result);
@@ -54,7 +56,12 @@ static inline struct weir_request weir_request_make(enum weir_op op, uint64_t of
                                                     const struct iovec *iov, unsigned iovcnt, unsigned flags)
 {
     return (struct weir_request){
-        .op = op, .flags = flags, .offset = offset, .length = length, .iov = iov, .iovcnt = iovcnt,
+        .op = op,
+        .flags = flags,
+        .offset = offset,
+        .length = length,
+        .iov = iov,
+        .iovcnt = iovcnt,
     };
 }
 

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Switches that take one law out of force, so that the simulator can prove that it would notice.
+ *
+ * In the product every WEIR_LAW() is the constant true. In the simulator's build each stands around exactly the
+ * call that enforces the law.
+ */
+#ifndef WEIR_BASE_LAW_H
+#define WEIR_BASE_LAW_H
+
+enum weir_law {
+    WEIR_LAW_PENDING,    /* 1: an allocation is invisible until its data is written */
+    WEIR_LAW_EXCLUSIVE,  /* 2: lock units held exclusively from the allocating map to its commit */
+    WEIR_LAW_PIN,        /* 3: reads and overwrites hold their range shared */
+    WEIR_LAW_QUARANTINE, /* 4: freed space is discarded and reused only after the metadata is durable */
+    WEIR_LAW_MONITOR,    /* 5: map, commit, abort, release of a node never interleave */
+    WEIR_LAW_BARRIER,    /* 6: data is flushed before the table that points to it is written */
+    WEIR_LAW_ORDER,      /* 7: counts are durable before the tables that need them */
+};
+
+#ifdef WEIR_LAW_SWITCHES
+extern unsigned weir_laws_off;
+#define WEIR_LAW(law) (!(weir_laws_off & (1u << (law))))
+#else
+#define WEIR_LAW(law) 1
+#endif
+
+#endif

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One step down: a request enters a node.
+ *
+ * Here a node's own options act (discard, detect-zeroes, cache.no-flush), the kind of node decides the path
+ * (leaf and busy filters, formats, views, identity), and the node counts what has passed.
+ */
+#include "io/io.h"
+
+#include "base/alloc.h"
+#include "base/iov.h"
+#include "io/node_io.h"
+#include "io/slice.h"
+
+/* What the node's options make of the request: 1 = answered with 0, 0 = go on with *request. */
+static int apply_options(struct weir_node *node, struct weir_request *request)
+{
+    switch (request->op) {
+    case WEIR_OP_DISCARD:
+        return !node->discard_unmap;
+    case WEIR_OP_ZERO:
+        if (!node->discard_unmap)
+            request->flags &= ~(unsigned)WEIR_REQUEST_MAY_UNMAP;
+        return 0;
+    case WEIR_OP_FLUSH:
+        return node->cache_no_flush && !weir_node_allocates(node);
+    default:
+        return 0;
+    }
+}
+
+static bool options_matter(const struct weir_node *node, const struct weir_request *request)
+{
+    switch (request->op) {
+    case WEIR_OP_READ:
+    case WEIR_OP_STATUS:
+        return false;
+    case WEIR_OP_WRITE:
+        return node->detect_zeroes != WEIR_DETECT_ZEROES_OFF;
+    default:
+        return true;
+    }
+}
+
+static weir_co_fn int enter_node(struct weir_node *node, struct weir_request *request)
+{
+    struct weir_edge *below;
+
+    if (weir_node_submits(node, request->op))
+        return weir_leaf_io(node, request);
+    if (node->driver->map)
+        return weir_node_allocates(node) ? weir_mapped_io(node, request) : weir_view_io(node, request);
+    below = weir_node_filtered(node);
+    return below ? weir_io(below, request) : -ENOMEDIUM;
+}
+
+/*
+ * detect-zeroes: a write of zeroes becomes a ZERO request. A buffer that may change meanwhile is not looked
+ * at twice: it is copied first, by whoever issued it as UNSTABLE to a node that detects.
+ */
+static weir_co_fn int write_detecting(struct weir_node *node, struct weir_request *request)
+{
+    struct weir_request zero = *request, copy = *request;
+    struct weir_buffer *stable = NULL;
+    struct iovec iov;
+    int ret;
+
+    if (request->flags & WEIR_REQUEST_UNSTABLE) {
+        stable = weir_buffer_new(request->length);
+        if (!stable)
+            return -ENOMEM;
+        weir_iov_to_buffer(request->iov, request->iovcnt, 0, stable->data, request->length);
+        iov = (struct iovec){ stable->data, request->length };
+        copy.iov = &iov;
+        copy.iovcnt = 1;
+        copy.buffer = stable;
+        copy.flags &= ~(unsigned)WEIR_REQUEST_UNSTABLE;
+    }
+    if (weir_iov_is_zero(copy.iov, copy.iovcnt, 0, copy.length)) {
+        zero.op = WEIR_OP_ZERO;
+        zero.iov = NULL;
+        zero.iovcnt = 0;
+        zero.buffer = NULL;
+        zero.flags &= WEIR_REQUEST_FUA | WEIR_REQUEST_UNCHANGED;
+        if (node->detect_zeroes == WEIR_DETECT_ZEROES_UNMAP && node->discard_unmap)
+            zero.flags |= WEIR_REQUEST_MAY_UNMAP;
+        ret = enter_node(node, &zero);
+    } else {
+        ret = enter_node(node, &copy);
+    }
+    weir_buffer_unref(stable);
+    return ret;
+}
+
+int weir_io(struct weir_edge *edge, struct weir_request *request)
+{
+    struct weir_node *node = edge->node;
+    int64_t start = weir_loop_now(weir_loop_self());
+    int ret;
+
+    if (weir_unlikely(options_matter(node, request))) {
+        struct weir_request changed = *request;
+
+        if (apply_options(node, &changed))
+            ret = 0;
+        else if (request->op == WEIR_OP_WRITE)
+            ret = write_detecting(node, &changed);
+        else
+            ret = enter_node(node, &changed);
+    } else {
+        ret = enter_node(node, request);
+    }
+    weir_io_count(&node->io->counters, request->op, request->offset, request->length, ret, start);
+    return ret;
+}
+
+static int try_enter_node(struct weir_node *node, struct weir_request *request)
+{
+    struct weir_edge *below;
+
+    if (weir_node_submits(node, request->op))
+        return weir_leaf_try(node, request);
+    if (node->driver->map)
+        return weir_node_allocates(node) ? weir_mapped_try(node, request) : weir_view_try(node, request);
+    below = weir_node_filtered(node);
+    return below ? weir_io_try(below, request) : -ENOMEDIUM;
+}
+
+int weir_io_try(struct weir_edge *edge, struct weir_request *request)
+{
+    struct weir_node *node = edge->node;
+    struct weir_request changed;
+    int ret;
+
+    if (weir_unlikely(options_matter(node, request))) {
+        if (request->op == WEIR_OP_WRITE)
+            return -EAGAIN; /* looking for zeroes costs more than a coroutine */
+        changed = *request;
+        request = &changed;
+        ret = apply_options(node, &changed) ? 0 : try_enter_node(node, &changed);
+    } else {
+        ret = try_enter_node(node, request);
+    }
+    if (ret != -EAGAIN)
+        weir_io_count(&node->io->counters, request->op, request->offset, request->length, ret, 0);
+    return ret;
+}
+
+int weir_io_read(struct weir_edge *edge, uint64_t offset, uint64_t length, void *buffer)
+{
+    struct iovec iov = { buffer, length };
+    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
+
+    return weir_io(edge, &request);
+}
+
+int weir_io_write(struct weir_edge *edge, uint64_t offset, uint64_t length, const void *buffer,
+                  unsigned flags)
+{
+    struct iovec iov = { (void *)(uintptr_t)buffer, length };
+    struct weir_request request = weir_request_make(WEIR_OP_WRITE, offset, length, &iov, 1, flags);
+
+    return weir_io(edge, &request);
+}
+
+int weir_io_flush(struct weir_edge *edge)
+{
+    struct weir_request request = weir_request_make(WEIR_OP_FLUSH, 0, 0, NULL, 0, 0);
+
+    return weir_io(edge, &request);
+}
+
+int weir_io_read_short(struct weir_edge *edge, uint64_t offset, uint64_t length, const struct iovec *iov,
+                       unsigned iovcnt)
+{
+    uint64_t size = weir_node_size(edge->node);
+    uint64_t inside = offset >= size ? 0 : WEIR_MIN(length, size - offset);
+    struct weir_request request;
+    struct weir_slice slice;
+    int ret = 0;
+
+    if (inside < length)
+        weir_iov_fill(iov, iovcnt, inside, 0, length - inside);
+    if (inside) {
+        weir_slice_init(&slice, iov, iovcnt, 0, inside);
+        request = weir_request_make(WEIR_OP_READ, offset, inside, slice.iov, slice.count, 0);
+        ret = weir_io(edge, &request);
+        weir_slice_done(&slice);
+    }
+    return ret;
+}

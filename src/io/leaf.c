@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Requests to nodes that act themselves (submit): leaves, and filters with something to do.
+ *
+ * The driver sees only what fits its limits. What does not is split, bounced through an aligned buffer, or read,
+ * merged and written back. That last one holds the aligned range exclusively in the node's lock table; plain
+ * writes to a node with an alignment above 1 hold theirs shared, so that neither can undo the other.
+ * ZERO falls back to writing zeroes where the driver cannot, FUA to a flush.
+ */
+#include "base/alloc.h"
+#include "base/iov.h"
+#include "io/io.h"
+#include "io/node_io.h"
+#include "io/slice.h"
+
+#define ZERO_CHUNK 65536u
+#define ZERO_IOVS 16u /* 1 MiB of zeroes a write */
+
+static const char zeroes[ZERO_CHUNK] __attribute__((aligned(4096)));
+
+static bool buffers_fit(const struct weir_limits *limits, const struct weir_request *request)
+{
+    uint64_t mask = limits->memory_align ? limits->memory_align - 1 : 0;
+
+    if (limits->iov_max && request->iovcnt > limits->iov_max)
+        return false;
+    if (!mask)
+        return true;
+    for (unsigned i = 0; i < request->iovcnt; i++) {
+        if (((uintptr_t)request->iov[i].iov_base | request->iov[i].iov_len) & mask)
+            return false;
+    }
+    return true;
+}
+
+static bool range_fits(const struct weir_limits *limits, const struct weir_request *request)
+{
+    uint64_t mask = limits->request_align ? limits->request_align - 1 : 0;
+
+    return !((request->offset | request->length) & mask) &&
+           (!limits->transfer_max || request->length <= limits->transfer_max);
+}
+
+/* One request that fits the range limits; bounces buffers that do not fit theirs. */
+static weir_co_fn int submit_bounced(struct weir_node *node, struct weir_request *request)
+{
+    struct weir_request aligned = *request;
+    struct weir_buffer *bounce;
+    struct iovec iov;
+    int ret;
+
+    if (buffers_fit(&node->limits, request))
+        return node->driver->submit(node, request);
+    bounce = weir_buffer_new(request->length);
+    if (!bounce)
+        return -ENOMEM;
+    iov = (struct iovec){ bounce->data, request->length };
+    aligned.iov = &iov;
+    aligned.iovcnt = 1;
+    aligned.buffer = bounce;
+    if (request->op == WEIR_OP_WRITE)
+        weir_iov_to_buffer(request->iov, request->iovcnt, 0, bounce->data, request->length);
+    ret = node->driver->submit(node, &aligned);
+    if (!ret && request->op == WEIR_OP_READ)
+        weir_iov_from_buffer(request->iov, request->iovcnt, 0, bounce->data, request->length);
+    weir_buffer_unref(bounce);
+    return ret;
+}
+
+/* An aligned range, in pieces of at most transfer_max. */
+static weir_co_fn int submit_split(struct weir_node *node, struct weir_request *request)
+{
+    uint64_t align = WEIR_MAX(node->limits.request_align, 1u);
+    uint64_t max = weir_align_down(node->limits.transfer_max, align);
+    int ret = 0;
+
+    if (!node->limits.transfer_max || request->length <= node->limits.transfer_max)
+        return submit_bounced(node, request);
+    for (uint64_t done = 0; done < request->length && !ret;) {
+        uint64_t length = WEIR_MIN(request->length - done, max);
+        struct weir_request piece = *request;
+        struct weir_slice slice;
+
+        weir_slice_init(&slice, request->iov, request->iovcnt, done, length);
+        piece.offset += done;
+        piece.length = length;
+        piece.iov = slice.iov;
+        piece.iovcnt = slice.count;
+        ret = submit_bounced(node, &piece);
+        weir_slice_done(&slice);
+        done += length;
+    }
+    return ret;
+}
+
+static weir_co_fn int read_unaligned(struct weir_node *node, struct weir_request *request)
+{
+    uint64_t align = node->limits.request_align;
+    uint64_t start = weir_align_down(request->offset, align);
+    uint64_t length = weir_align_up(request->offset + request->length, align) - start;
+    struct weir_buffer *bounce = weir_buffer_new(length);
+    struct weir_request whole = *request;
+    struct iovec iov;
+    int ret;
+
+    if (!bounce)
+        return -ENOMEM;
+    iov = (struct iovec){ bounce->data, length };
+    whole.offset = start;
+    whole.length = length;
+    whole.iov = &iov;
+    whole.iovcnt = 1;
+    whole.buffer = bounce;
+    ret = submit_split(node, &whole);
+    if (!ret)
+        weir_iov_from_buffer(request->iov, request->iovcnt, 0,
+                             (char *)bounce->data + (request->offset - start), request->length);
+    weir_buffer_unref(bounce);
+    return ret;
+}
+
+/* Reads one aligned block of @node into @buffer. */
+static weir_co_fn int read_block(struct weir_node *node, uint64_t offset, void *buffer)
+{
+    struct iovec iov = { buffer, node->limits.request_align };
+    struct weir_request request =
+        weir_request_make(WEIR_OP_READ, offset, node->limits.request_align, &iov, 1, 0);
+
+    return submit_bounced(node, &request);
+}
+
+/* Read, merge, write back; the caller holds the aligned range exclusively. */
+static weir_co_fn int write_merged(struct weir_node *node, struct weir_request *request)
+{
+    uint64_t align = node->limits.request_align;
+    uint64_t start = weir_align_down(request->offset, align);
+    uint64_t end = weir_align_up(request->offset + request->length, align);
+    struct weir_buffer *bounce = weir_buffer_new(end - start);
+    struct weir_request whole = *request;
+    struct iovec iov;
+    int ret = 0;
+
+    if (!bounce)
+        return -ENOMEM;
+    if (start != request->offset)
+        ret = read_block(node, start, bounce->data);
+    if (!ret && end != request->offset + request->length &&
+        (end - align != start || start == request->offset))
+        ret = read_block(node, end - align, (char *)bounce->data + (end - align - start));
+    if (!ret) {
+        weir_iov_to_buffer(request->iov, request->iovcnt, 0, (char *)bounce->data + (request->offset - start),
+                           request->length);
+        iov = (struct iovec){ bounce->data, end - start };
+        whole.offset = start;
+        whole.length = end - start;
+        whole.iov = &iov;
+        whole.iovcnt = 1;
+        whole.buffer = bounce;
+        ret = submit_split(node, &whole);
+    }
+    weir_buffer_unref(bounce);
+    return ret;
+}
+
+static weir_co_fn int leaf_write(struct weir_node *node, struct weir_request *request)
+{
+    uint64_t align = WEIR_MAX(node->limits.request_align, 1u);
+    uint64_t start = weir_align_down(request->offset, align);
+    uint64_t end = weir_align_up(request->offset + request->length, align);
+    bool partial = start != request->offset || end != request->offset + request->length;
+    struct weir_range_lock lock = { 0 };
+    int ret;
+
+    if (align > 1)
+        weir_range_lock(node->io->ranges, &lock, start, end - start, partial);
+    ret = partial ? write_merged(node, request) : submit_split(node, request);
+    weir_range_unlock(&lock);
+    return ret;
+}
+
+static weir_co_fn int write_zeroes(struct weir_node *node, uint64_t offset, uint64_t length, unsigned flags)
+{
+    struct iovec iov[ZERO_IOVS];
+    int ret = 0;
+
+    for (unsigned i = 0; i < ZERO_IOVS; i++)
+        iov[i] = (struct iovec){ (void *)(uintptr_t)zeroes, ZERO_CHUNK };
+    while (length && !ret) {
+        uint64_t piece = WEIR_MIN(length, (uint64_t)ZERO_CHUNK * ZERO_IOVS);
+        struct weir_request request;
+        struct weir_slice slice;
+
+        weir_slice_init(&slice, iov, ZERO_IOVS, 0, piece);
+        request = weir_request_make(WEIR_OP_WRITE, offset, piece, slice.iov, slice.count, flags);
+        ret = leaf_write(node, &request);
+        weir_slice_done(&slice);
+        offset += piece;
+        length -= piece;
+    }
+    return ret;
+}
+
+/* The aligned middle of a ZERO; -ENOTSUP where the driver has no cheap way. */
+static weir_co_fn int zero_middle(struct weir_node *node, const struct weir_request *request, uint64_t offset,
+                                  uint64_t end, uint64_t align)
+{
+    uint64_t max = node->limits.zero_max ? weir_align_down(node->limits.zero_max, align) : end - offset;
+    struct weir_range_lock lock = { 0 };
+    int ret = 0;
+
+    if (node->limits.request_align > 1)
+        weir_range_lock(node->io->ranges, &lock, offset, end - offset, false);
+    for (uint64_t length; offset < end && !ret; offset += length) {
+        struct weir_request piece = *request;
+
+        length = WEIR_MIN(end - offset, max);
+        piece.offset = offset;
+        piece.length = length;
+        piece.flags &= node->limits.zero_flags | WEIR_REQUEST_UNCHANGED;
+        ret = node->driver->submit(node, &piece);
+    }
+    weir_range_unlock(&lock);
+    return ret;
+}
+
+static weir_co_fn int leaf_zero(struct weir_node *node, struct weir_request *request)
+{
+    uint64_t align = WEIR_MAX(node->limits.zero_align, WEIR_MAX(node->limits.request_align, 1u));
+    uint64_t end = request->offset + request->length;
+    uint64_t first = weir_align_up(request->offset, align), last = weir_align_down(end, align);
+    unsigned write_flags = request->flags & WEIR_REQUEST_UNCHANGED;
+    bool quick_only = request->flags & WEIR_REQUEST_NO_FALLBACK;
+    int ret = 0;
+
+    if (end == weir_node_size(node))
+        last = WEIR_MAX(last, weir_align_down(end, WEIR_MAX(node->limits.request_align, 1u)));
+    if (first >= last)
+        return quick_only ? -ENOTSUP : write_zeroes(node, request->offset, request->length, write_flags);
+    /* The middle first: whether it works decides what the head and the tail are worth. */
+    ret = zero_middle(node, request, first, last, align);
+    if (ret == -ENOTSUP && !quick_only)
+        ret = write_zeroes(node, first, last - first, write_flags);
+    if (!ret && request->offset < first)
+        ret = write_zeroes(node, request->offset, first - request->offset, write_flags);
+    if (!ret && last < end)
+        ret = write_zeroes(node, last, end - last, write_flags);
+    return ret;
+}
+
+/* Advisory: what does not fill a discard unit stays; a driver without discard is no error. */
+static weir_co_fn int leaf_discard(struct weir_node *node, struct weir_request *request)
+{
+    uint64_t align = WEIR_MAX(node->limits.discard_align, WEIR_MAX(node->limits.request_align, 1u));
+    uint64_t end = request->offset + request->length;
+    uint64_t offset = weir_align_up(request->offset, align);
+    uint64_t max;
+    int ret = 0;
+
+    end = end == weir_node_size(node) ? end : weir_align_down(end, align);
+    if (offset >= end)
+        return 0;
+    max = node->limits.discard_max ? weir_align_down(node->limits.discard_max, align) : end - offset;
+    for (uint64_t length; offset < end && !ret; offset += length) {
+        struct weir_request piece = *request;
+
+        length = WEIR_MIN(end - offset, max);
+        piece.offset = offset;
+        piece.length = length;
+        ret = node->driver->submit(node, &piece);
+    }
+    return ret == -ENOTSUP ? 0 : ret;
+}
+
+/*
+ * Flush of a protocol node: skipped when nothing has changed since the last good one; concurrent callers share.
+ * Sticky failure: the kernel may have dropped the pages and marked them clean, a later success proves nothing.
+ */
+static weir_co_fn int leaf_flush(struct weir_node *node, struct weir_request *request)
+{
+    struct weir_node_io *io = node->io;
+    uint64_t wanted = weir_io_changes(node), covered;
+    int ret;
+
+    if (!(node->driver->flags & WEIR_DRIVER_PROTOCOL))
+        return node->driver->submit(node, request);
+    weir_mutex_lock(&io->flush_mutex);
+    while (io->flush_running && !io->flush_error && io->flushed_changes < wanted)
+        weir_co_queue_wait(&io->flush_queue, &io->flush_mutex);
+    ret = io->flush_error;
+    if (ret || io->flushed_changes >= wanted || io->flush_running) {
+        weir_mutex_unlock(&io->flush_mutex);
+        return ret;
+    }
+    io->flush_running = true;
+    covered = weir_io_changes(node);
+    weir_mutex_unlock(&io->flush_mutex);
+    ret = node->driver->submit(node, request);
+    weir_mutex_lock(&io->flush_mutex);
+    io->flush_running = false;
+    if (ret)
+        io->flush_error = ret;
+    else
+        io->flushed_changes = covered;
+    weir_co_queue_wake_all(&io->flush_queue);
+    weir_mutex_unlock(&io->flush_mutex);
+    return ret;
+}
+
+static weir_co_fn int leaf_change(struct weir_node *node, struct weir_request *request)
+{
+    switch (request->op) {
+    case WEIR_OP_WRITE:
+        return leaf_write(node, request);
+    case WEIR_OP_ZERO:
+        return leaf_zero(node, request);
+    default:
+        return leaf_discard(node, request);
+    }
+}
+
+/* Whether FUA has to be made by a flush after the change. */
+static bool fua_by_flush(const struct weir_node *node, const struct weir_request *request)
+{
+    unsigned own = request->op == WEIR_OP_WRITE ? node->limits.write_flags : node->limits.zero_flags;
+
+    /* The driver's own FUA covers what it writes, not what a fallback of ZERO writes. */
+    return (request->flags & WEIR_REQUEST_FUA) && (request->op != WEIR_OP_WRITE || !(own & WEIR_REQUEST_FUA));
+}
+
+int weir_leaf_io(struct weir_node *node, struct weir_request *request)
+{
+    struct weir_request change = *request, flush = weir_request_make(WEIR_OP_FLUSH, 0, 0, NULL, 0, 0);
+    bool flush_after;
+    int ret;
+
+    switch (request->op) {
+    case WEIR_OP_READ:
+        return range_fits(&node->limits, request) || node->limits.request_align <= 1
+                   ? submit_split(node, request)
+                   : read_unaligned(node, request);
+    case WEIR_OP_FLUSH:
+        return leaf_flush(node, request);
+    case WEIR_OP_STATUS:
+        return node->driver->submit(node, request);
+    default:
+        break;
+    }
+    flush_after = fua_by_flush(node, request);
+    if (flush_after)
+        change.flags &= ~(unsigned)WEIR_REQUEST_FUA;
+    ret = leaf_change(node, &change);
+    weir_io_changed(node);
+    if (!ret && flush_after)
+        ret = weir_node_submits(node, WEIR_OP_FLUSH) ? leaf_flush(node, &flush)
+                                                     : weir_io_flush(weir_node_filtered(node));
+    return ret;
+}
+
+int weir_leaf_try(struct weir_node *node, struct weir_request *request)
+{
+    const struct weir_limits *limits = &node->limits;
+    int ret;
+
+    if (request->op == WEIR_OP_FLUSH) {
+        struct weir_node_io *io = node->io;
+
+        if (!(node->driver->flags & WEIR_DRIVER_PROTOCOL))
+            return -EAGAIN;
+        WEIR_SCOPE_LOCK(&io->flush_mutex);
+        if (io->flush_error)
+            return io->flush_error;
+        return !io->flush_running && io->flushed_changes >= weir_io_changes(node) ? 0 : -EAGAIN;
+    }
+    if (!node->driver->try_submit || !range_fits(limits, request) || !buffers_fit(limits, request))
+        return -EAGAIN;
+    if (request->op != WEIR_OP_READ && (request->op != WEIR_OP_WRITE || limits->request_align > 1 ||
+                                        (request->flags & WEIR_REQUEST_FUA & ~limits->write_flags)))
+        return -EAGAIN;
+    ret = node->driver->try_submit(node, request);
+    if (request->op == WEIR_OP_WRITE && ret != -EAGAIN)
+        weir_io_changed(node);
+    return ret;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The steps that reads and changes of a mapped node share. Private to io/.
+ */
+#ifndef WEIR_IO_MAPPED_H
+#define WEIR_IO_MAPPED_H
+
+#include "io/meta_ops.h"
+#include "io/node_io.h"
+
+static inline const struct weir_meta_ops *weir_meta_ops_of(const struct weir_node *node)
+{
+    return node->meta ? ((const struct weir_meta_head *)node->meta)->ops : NULL;
+}
+
+/* Runs map() inside the monitor; loads what it needs and asks again. */
+int weir_map(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length, unsigned flags,
+             struct weir_extent *extent, struct weir_meta_pins *pins) weir_co_fn;
+/* The same, once: WEIR_NEED is passed on. Tables found are pinned to @pins (may be NULL). */
+int weir_map_once(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length, unsigned flags,
+                  struct weir_extent *extent, struct weir_need *need, struct weir_meta_pins *pins);
+void weir_map_unpin(struct weir_node *node, struct weir_meta_pins *pins);
+
+/*
+ * Reads a range of @node into the vector from @skip on. The caller holds the range in the node's lock table, or
+ * reads for the one who does.
+ */
+int weir_mapped_read_locked(struct weir_node *node, uint64_t offset, uint64_t length, const struct iovec *iov,
+                            unsigned iovcnt, uint64_t skip) weir_co_fn;
+
+#endif

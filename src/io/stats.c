@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Counters per loop: each is written by one loop only, so that counting costs no shared cache line.
+ */
+#include "io/stats.h"
+
+#include "base/alloc.h"
+#include "io/node_io.h"
+#include "sys/sys.h"
+
+struct weir_io_shard *weir_io_counters_here(struct weir_io_counters *counters)
+{
+    unsigned index = weir_loop_index(weir_loop_self());
+    struct weir_io_shard *shard = atomic_load_explicit(&counters->shards[index], memory_order_acquire);
+
+    if (weir_likely(shard != NULL))
+        return shard;
+    shard = weir_try_alloc(sizeof(*shard), _Alignof(struct weir_io_shard));
+    WEIR_ASSERT(shard);
+    __builtin_memset(shard, 0, sizeof(*shard));
+    atomic_store_explicit(&counters->shards[index], shard, memory_order_release);
+    return shard;
+}
+
+void weir_io_counters_done(struct weir_io_counters *counters)
+{
+    for (unsigned i = 0; i < WEIR_LOOPS_MAX; i++)
+        free(atomic_load(&counters->shards[i]));
+}
+
+/* Own loop's counter: no read-modify-write cycle on the bus. */
+static void add(_Atomic uint64_t *counter, uint64_t value)
+{
+    uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+
+    atomic_store_explicit(counter, now + value, memory_order_relaxed);
+}
+
+void weir_io_count(struct weir_io_counters *counters, enum weir_op op, uint64_t offset, uint64_t length,
+                   int result, int64_t start_ns)
+{
+    struct weir_io_shard *shard = weir_io_counters_here(counters);
+    int64_t now = weir_loop_now(weir_loop_self());
+
+    if (weir_unlikely(result < 0)) {
+        add(&shard->failed[op], 1);
+        return;
+    }
+    add(&shard->operations[op], 1);
+    add(&shard->bytes[op], length);
+    if (start_ns)
+        add(&shard->total_ns[op], (uint64_t)WEIR_MAX(weir_sys->clock_ns() - start_ns, 0));
+    if (op == WEIR_OP_WRITE &&
+        offset + length > atomic_load_explicit(&shard->write_highest, memory_order_relaxed))
+        atomic_store_explicit(&shard->write_highest, offset + length, memory_order_relaxed);
+    atomic_store_explicit(&shard->last_ns, now, memory_order_relaxed);
+}
+
+void weir_io_changed(struct weir_node *node)
+{
+    struct weir_io_shard *shard = weir_io_counters_here(&node->io->counters);
+    uint64_t now = atomic_load_explicit(&shard->changes, memory_order_relaxed);
+
+    /* Release: who sees the count also sees that the write has ended. */
+    atomic_store_explicit(&shard->changes, now + 1, memory_order_release);
+}
+
+uint64_t weir_io_changes(struct weir_node *node)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < WEIR_LOOPS_MAX; i++) {
+        struct weir_io_shard *shard = atomic_load(&node->io->counters.shards[i]);
+        if (shard)
+            sum += atomic_load_explicit(&shard->changes, memory_order_acquire);
+    }
+    return sum;
+}
+
+static void sum_counters(struct weir_io_counters *counters, struct weir_stats *ret_stats)
+{
+    *ret_stats = (struct weir_stats){ 0 };
+    for (unsigned i = 0; i < WEIR_LOOPS_MAX; i++) {
+        struct weir_io_shard *shard = atomic_load(&counters->shards[i]);
+        if (!shard)
+            continue;
+        for (unsigned op = 0; op < WEIR_OP_COUNT; op++) {
+            ret_stats->op[op].operations += atomic_load(&shard->operations[op]);
+            ret_stats->op[op].bytes += atomic_load(&shard->bytes[op]);
+            ret_stats->op[op].failed += atomic_load(&shard->failed[op]);
+            ret_stats->op[op].merged += atomic_load(&shard->merged[op]);
+            ret_stats->op[op].total_ns += atomic_load(&shard->total_ns[op]);
+        }
+        ret_stats->write_highest = WEIR_MAX(ret_stats->write_highest, atomic_load(&shard->write_highest));
+        ret_stats->idle_since_ns = WEIR_MAX(ret_stats->idle_since_ns, atomic_load(&shard->last_ns));
+    }
+}
+
+void weir_node_stats(struct weir_node *node, struct weir_stats *ret_stats)
+{
+    sum_counters(&node->io->counters, ret_stats);
+}
+
+void weir_edge_stats(struct weir_edge *edge, struct weir_stats *ret_stats)
+{
+    sum_counters(&edge->io->counters, ret_stats);
+}

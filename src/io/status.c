@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Block status: map(READ) plus recursion, so that it cannot disagree with what reads do.
+ *
+ * Leaves answer the STATUS operation themselves: what a host file holds is known only to calls that may wait.
+ */
+#include "base/law.h"
+#include "io/io.h"
+#include "io/mapped.h"
+
+static struct weir_status simple(uint64_t length, bool data, bool zero, bool allocated)
+{
+    return (struct weir_status){ .length = length, .data = data, .zero = zero, .allocated = allocated };
+}
+
+static weir_co_fn int leaf_status(struct weir_node *node, uint64_t offset, uint64_t length,
+                                  struct weir_status *ret_status)
+{
+    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, 0);
+    struct weir_status status = simple(length, true, false, true);
+    uint64_t align = WEIR_MAX(node->limits.request_align, 1u);
+    int ret;
+
+    status.file = node;
+    status.file_offset = offset;
+    request.status = &status;
+    ret = weir_leaf_io(node, &request);
+    if (ret == -ENOTSUP || ret == -EOPNOTSUPP) {
+        status = simple(length, true, false, true);
+        status.file = node;
+        status.file_offset = offset;
+        ret = 0;
+    }
+    if (ret)
+        return ret;
+    /* Never answer in smaller steps than the node takes requests. */
+    if (status.length < length && weir_align_down(status.length, align))
+        status.length = weir_align_down(status.length, align);
+    status.length = WEIR_MIN(status.length, length);
+    *ret_status = status;
+    return 0;
+}
+
+/* What the extent's child says about the stored bytes adds "zero" and the place; "allocated" is ours. */
+static weir_co_fn int data_status(const struct weir_extent *extent, uint64_t offset, uint64_t length,
+                                  struct weir_status *ret_status)
+{
+    struct weir_status below;
+    int ret =
+        weir_io_status(extent->edge, extent->child_offset + (offset - extent->offset), length, false, &below);
+
+    if (ret)
+        return ret;
+    below.allocated = true;
+    below.depth = 0;
+    *ret_status = below;
+    return 0;
+}
+
+static weir_co_fn int unmapped_status(struct weir_node *node, uint64_t offset, uint64_t length, bool deep,
+                                      struct weir_status *ret_status)
+{
+    struct weir_edge *cow = weir_node_cow(node);
+    int ret;
+
+    if (!cow) {
+        *ret_status = simple(length, false, true, false);
+        return 0;
+    }
+    if (!deep) {
+        *ret_status = simple(length, false, false, false);
+        return 0;
+    }
+    ret = weir_io_status(cow, offset, length, true, ret_status);
+    if (!ret)
+        ret_status->depth++;
+    return ret;
+}
+
+static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uint64_t length, bool deep,
+                                    struct weir_status *ret_status)
+{
+    bool locks = weir_node_allocates(node) && WEIR_LAW(WEIR_LAW_PIN);
+    struct weir_meta_pins pins = { .count = 0 };
+    struct weir_range_lock pin = { 0 };
+    struct weir_extent extent = { 0 };
+    int ret;
+
+    if (locks)
+        weir_range_lock(node->io->ranges, &pin, offset, length, false);
+    ret = weir_map(node, WEIR_OP_READ, offset, length, 0, &extent, &pins);
+    weir_map_unpin(node, &pins);
+    if (!ret) {
+        length = WEIR_MIN(length, extent.offset + extent.length - offset);
+        switch (extent.where) {
+        case WEIR_DATA:
+            ret = data_status(&extent, offset, length, ret_status);
+            break;
+        case WEIR_ENCODED:
+            *ret_status = simple(length, true, false, true);
+            ret_status->compressed = true;
+            break;
+        case WEIR_ZEROED:
+            *ret_status = simple(length, false, true, true);
+            break;
+        case WEIR_UNMAPPED:
+            ret = unmapped_status(node, offset, length, deep, ret_status);
+            break;
+        }
+    }
+    weir_range_unlock(&pin);
+    return ret;
+}
+
+int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep,
+                   struct weir_status *ret_status)
+{
+    struct weir_node *node = edge->node;
+    uint64_t size = weir_node_size(node);
+    struct weir_edge *below;
+
+    if (offset >= size) {
+        *ret_status = simple(length, false, true, true);
+        return 0;
+    }
+    length = WEIR_MIN(length, size - offset);
+    if (weir_node_submits(node, WEIR_OP_STATUS))
+        return leaf_status(node, offset, length, ret_status);
+    if (node->driver->map)
+        return mapped_status(node, offset, length, deep, ret_status);
+    below = weir_node_filtered(node);
+    if (below)
+        return weir_io_status(below, offset, length, deep, ret_status);
+    *ret_status = simple(length, true, false, true);
+    ret_status->file = node;
+    ret_status->file_offset = offset;
+    return 0;
+}
