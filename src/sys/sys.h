@@ -46,6 +46,9 @@ struct weir_sys_io {
     /* private to the backend */
     void *backend[4];
     struct msghdr message;
+    /* private to src/co, which puts itself between the backend and done() */
+    void (*then)(struct weir_sys_io *io, int result);
+    void *waiter;
 };
 
 struct weir_sys_loop_ops {
@@ -60,9 +63,9 @@ struct weir_sys_loop_ops {
     /* Asks for @io to end early (-ECANCELED); done() still comes exactly once. Own loop only. */
     void (*cancel)(struct weir_sys_loop *loop, struct weir_sys_io *io);
     /*
-     * done() is called from here only, never from submit() or cancel(); it may submit and cancel, not poll.
      * Hands queued operations over, waits until a completion, a kick or @deadline_ns (monotonic; -1 = no limit,
-     * 0 = do not wait) and calls done() for what has ended. Own loop only.
+     * 0 = do not wait) and calls done() for what has ended: nothing else calls it. done() may submit and cancel,
+     * but not poll. May return early for no reason. Own loop only.
      */
     void (*poll)(struct weir_sys_loop *loop, int64_t deadline_ns);
     /* Makes a poll() that sleeps, or the next one, return soon. Any thread. */
