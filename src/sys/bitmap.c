@@ -7,12 +7,11 @@
  * however large and sparse the bitmap is.
  *
  * Invariant, whenever the lock is free: every summary bit is right, and `marked` is the number of bits of level 0.
- * The lock is a bare pthread mutex, as this layer lies below the one that has weir_mutex: nothing is called under
- * it, so that the simulator's threads cannot meet inside.
+ * The file stands in this layer, above its header, because it needs the thread mutex.
  */
 #include "base/bitmap.h"
 #include "base/alloc.h"
-#include <pthread.h>
+#include "sys/mutex.h"
 
 #define WORD_BITS 64
 #define WORD_SHIFT 6
@@ -21,7 +20,7 @@
 #define NONE UINT64_MAX
 
 struct weir_bitmap {
-    pthread_mutex_t lock;
+    struct weir_mutex lock;
     uint64_t size, granularity; /* bytes */
     unsigned granule_shift;
     uint64_t granules;
@@ -44,18 +43,10 @@ static uint64_t range_mask(uint64_t word, uint64_t first, uint64_t last)
                      word == last >> WORD_SHIFT ? last % WORD_BITS : WORD_BITS - 1);
 }
 
-static void bitmap_lock(const struct weir_bitmap *bitmap)
+/* Of a bitmap that may be const: the lock is no part of its value. */
+static struct weir_mutex *lock_of(const struct weir_bitmap *bitmap)
 {
-    int ret = pthread_mutex_lock((pthread_mutex_t *)&bitmap->lock);
-
-    WEIR_ASSERT(ret == 0);
-}
-
-static void bitmap_unlock(const struct weir_bitmap *bitmap)
-{
-    int ret = pthread_mutex_unlock((pthread_mutex_t *)&bitmap->lock);
-
-    WEIR_ASSERT(ret == 0);
+    return (struct weir_mutex *)&bitmap->lock;
 }
 
 struct weir_bitmap *weir_bitmap_new(uint64_t size, uint64_t granularity)
@@ -80,7 +71,7 @@ struct weir_bitmap *weir_bitmap_new(uint64_t size, uint64_t granularity)
     bitmap = calloc(1, sizeof(*bitmap) + words * sizeof(uint64_t));
     if (!bitmap)
         return NULL;
-    (void)pthread_mutex_init(&bitmap->lock, NULL);
+    weir_mutex_init(&bitmap->lock);
     bitmap->size = size;
     bitmap->granularity = granularity;
     bitmap->granule_shift = (unsigned)__builtin_ctzll(granularity);
@@ -98,7 +89,7 @@ void weir_bitmap_free(struct weir_bitmap *bitmap)
 {
     if (!bitmap)
         return;
-    (void)pthread_mutex_destroy(&bitmap->lock);
+    weir_mutex_done(&bitmap->lock);
     free(bitmap);
 }
 
@@ -227,9 +218,9 @@ void weir_bitmap_set(struct weir_bitmap *bitmap, uint64_t offset, uint64_t lengt
     assert_range(bitmap, offset, length);
     if (!length)
         return;
-    bitmap_lock(bitmap);
+    weir_mutex_lock(lock_of(bitmap));
     mark(bitmap, offset >> bitmap->granule_shift, (offset + length - 1) >> bitmap->granule_shift);
-    bitmap_unlock(bitmap);
+    weir_mutex_unlock(lock_of(bitmap));
 }
 
 void weir_bitmap_clear_inner(struct weir_bitmap *bitmap, uint64_t offset, uint64_t length)
@@ -243,9 +234,9 @@ void weir_bitmap_clear_inner(struct weir_bitmap *bitmap, uint64_t offset, uint64
         end = bitmap->granules;
     if (!length || first >= end)
         return;
-    bitmap_lock(bitmap);
+    weir_mutex_lock(lock_of(bitmap));
     unmark(bitmap, first, end - 1);
-    bitmap_unlock(bitmap);
+    weir_mutex_unlock(lock_of(bitmap));
 }
 
 bool weir_bitmap_get(const struct weir_bitmap *bitmap, uint64_t offset)
@@ -260,9 +251,9 @@ bool weir_bitmap_any(const struct weir_bitmap *bitmap, uint64_t offset, uint64_t
     assert_range(bitmap, offset, length);
     if (!length)
         return false;
-    bitmap_lock(bitmap);
+    weir_mutex_lock(lock_of(bitmap));
     found = next_marked(bitmap, offset >> bitmap->granule_shift);
-    bitmap_unlock(bitmap);
+    weir_mutex_unlock(lock_of(bitmap));
     return found <= (offset + length - 1) >> bitmap->granule_shift;
 }
 
@@ -272,11 +263,11 @@ bool weir_bitmap_next_area(const struct weir_bitmap *bitmap, uint64_t offset, ui
     uint64_t first, end = 0, most = length_max >> bitmap->granule_shift;
 
     WEIR_ASSERT(most > 0 && length_max % bitmap->granularity == 0);
-    bitmap_lock(bitmap);
+    weir_mutex_lock(lock_of(bitmap));
     first = next_marked(bitmap, offset >> bitmap->granule_shift);
     if (first != NONE)
         end = next_unmarked(bitmap, first, first + WEIR_MIN(most, bitmap->granules - first));
-    bitmap_unlock(bitmap);
+    weir_mutex_unlock(lock_of(bitmap));
     if (first == NONE)
         return false;
     *ret_offset = first << bitmap->granule_shift;
@@ -288,10 +279,10 @@ uint64_t weir_bitmap_count(const struct weir_bitmap *bitmap)
 {
     uint64_t count, tail = bitmap->size % bitmap->granularity;
 
-    bitmap_lock(bitmap);
+    weir_mutex_lock(lock_of(bitmap));
     count = bitmap->marked << bitmap->granule_shift;
     if (tail && next_marked(bitmap, bitmap->granules - 1) != NONE)
         count -= bitmap->granularity - tail;
-    bitmap_unlock(bitmap);
+    weir_mutex_unlock(lock_of(bitmap));
     return count;
 }
