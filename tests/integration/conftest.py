@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Fixtures: a short temporary directory, and daemons that must end in good order."""
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from weirtest import Daemon  # noqa: E402 (needs the path above)
+
+
+@pytest.fixture
+def tmp():
+    """A directory whose path is short enough for unix sockets."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix='weir-'))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def start(tmp):
+    """start(*options, **keywords) -> Daemon; all of them are stopped and checked at the end of the test."""
+    running = []
+
+    def run(*options, **keywords):
+        daemon = Daemon(tmp, *options, **keywords)
+        running.append(daemon)
+        return daemon
+    yield run
+    try:
+        for daemon in running:
+            if daemon.process.poll() is None:
+                daemon.stop()
+            daemon.assert_no_crash()
+    finally:
+        for daemon in running:
+            daemon.kill()
+
+
+@pytest.fixture
+def daemon(start):
+    """A daemon with a monitor and an NBD server, and nothing else."""
+    one = start()
+    one.serve_nbd()
+    return one
