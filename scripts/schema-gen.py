@@ -24,6 +24,7 @@ BUILTINS = dict(INTS, str='char *', bool='bool', number='double', any='json_t *'
 JSON_KIND = {'str': 'string', 'bool': 'boolean', 'number': 'number', 'any': 'value', 'null': 'null', 'int': 'int'}
 KINDS = ('enum', 'struct', 'union', 'alternate', 'command', 'event')
 ROOTS = ('NbdServerOptions', 'ChardevOptions', 'MonitorOptions')
+RESERVED = {'unix', 'linux', 'errno', 'default', 'register', 'static', 'auto', 'int', 'signed', 'stdin', 'stdout'}
 PREFIX = '/* SPDX-License-Identifier: BSD-2-Clause */\n/* Made by scripts/schema-gen.py from src/qmp/schema. */\n'
 
 
@@ -38,6 +39,12 @@ def snake(name):
     text = re.sub(r'([a-z0-9])([A-Z])', r'\1_\2', name)
     text = re.sub(r'([A-Z]+)([A-Z][a-z])', r'\1_\2', text)
     return text.lower().replace('-', '_')
+
+
+def field_name(name):
+    """The C name of a member; words that C or its headers use otherwise get a '_' behind them."""
+    name = snake(name)
+    return name + '_' if name in RESERVED else name
 
 
 def quoted(text):
@@ -169,10 +176,27 @@ class Schema:
         if definition.kind in ('enum', 'alternate'):
             return
         self.with_struct.add(inner)
+        self.need_members(definition)
+        for branch in definition.branches.values():
+            if definition.opts:
+                self.need_members(self.types[branch])
+            else:
+                self.need_struct(branch)
+        if definition.opts:
+            self.need_struct(definition.base)
+
+    def need_members(self, definition):
         for member in self.all_members(definition).values():
             self.need_struct(member['type'])
-        for branch in definition.branches.values():
-            self.need_struct(branch)
+
+    def own_view(self, definition):
+        """Members as the definition's own C struct has them: an opts union's base has its tag as a string, since
+        drivers that the schema does not know (tests) share that base."""
+        members = dict(self.all_members(definition))
+        for union in self.unions_with_opts():
+            if union.base == definition.name:
+                members[union.discriminator] = dict(members[union.discriminator], type='str')
+        return members
 
     def arguments(self, command):
         return command.raw.get('boxed') or command.name + '-args'
@@ -202,10 +226,10 @@ class Header:
         return struct_name(definition)
 
     def field(self, name, member):
-        c_name = snake(name)
+        c_name = field_name(name)
         lines = []
         if member.get('optional'):
-            lines.append(f'    bool has_{c_name};')
+            lines.append(f'    bool has_{snake(name)};')
         element = element_of(member['type'])
         doc = member['doc'].replace('*/', '* /')
         if element:
@@ -232,7 +256,7 @@ class Header:
         if name in self.done:
             return
         self.done.add(name)
-        members = self.schema.all_members(definition)
+        members = self.schema.own_view(definition)
         for member in members.values():
             self.dependency(member['type'])
         if not definition.opts:
@@ -254,7 +278,7 @@ class Header:
             return
         self.out.append('    union {')
         for value, branch in definition.branches.items():
-            self.out.append(f'        {struct_name(self.schema.types[branch])} {snake(value)};')
+            self.out.append(f'        {struct_name(self.schema.types[branch])} {field_name(value)};')
         self.out.append('    } u;')
 
     def dependency(self, name):
@@ -294,10 +318,6 @@ class Header:
             if not (definition.c and definition.name in self.schema.with_struct):
                 self.out.append(f'extern const struct weir_schema_type weir_schema_{snake(definition.name)};')
         for definition in self.schema.unions_with_opts():
-            for branch in definition.branches.values():
-                self.dependency(branch)
-            base = self.schema.types[definition.base]
-            self.struct(base.name)
             self.opts(definition)
         self.out += [
             '', '/* An event that this daemon emits. */', 'struct weir_schema_event {', '    const char *name;',
@@ -340,24 +360,17 @@ class Source:
         array = f'array_of_{snake(element)}'
         if name not in self.arrays:
             self.arrays[name] = array
-            size = '0'
-            if element in BUILTINS or self.has_storage(element):
-                size = f'sizeof({self.header.c_type(element)})'
             self.out.append(f'static const struct weir_schema_type {array} = {{')
             self.out.append(f'    .name = {quoted(name)}, .kind = WEIR_SCHEMA_ARRAY, .size = 2 * sizeof(void *),')
-            self.out.append(f'    .element = &{descriptor(element, self.schema)}, .int_max = {size} }};')
+            self.out.append(f'    .element = &{descriptor(element, self.schema)} }};')
         return f'&{array}'
-
-    def has_storage(self, name):
-        definition = self.schema.types[name]
-        return definition.kind in ('enum', 'alternate') or name in self.schema.with_struct
 
     def member(self, name, member, struct):
         optional = 'true' if member.get('optional') else 'false'
         preset = quoted(str(member['default'])) if 'default' in member else 'NULL'
         offset, has = '0', 'WEIR_SCHEMA_NO_HAS'
         if struct:
-            offset = f'offsetof({struct}, {snake(name)})'
+            offset = f'offsetof({struct}, {field_name(name)})'
             if member.get('optional'):
                 has = f'offsetof({struct}, has_{snake(name)})'
         return (f'    {{ {quoted(name)}, {self.type_ref(member["type"])}, {optional}, {preset}, {offset}, {has} }},')
@@ -392,7 +405,7 @@ class Source:
     def object(self, definition):
         name = definition.name
         struct = struct_name(definition) if name in self.schema.with_struct else None
-        self.emit_object(descriptor(name, self.schema), definition, self.schema.all_members(definition), struct)
+        self.emit_object(descriptor(name, self.schema), definition, self.schema.own_view(definition), struct)
 
     def emit_object(self, symbol, definition, members, struct, base=None):
         """@members become the descriptor's own; the base is spelled out in them unless @base is given."""
@@ -422,7 +435,7 @@ class Source:
         for value, branch in definition.branches.items():
             offset = 'WEIR_SCHEMA_NO_STORAGE'
             if struct and not definition.opts:
-                offset = f'offsetof({struct}, u.{snake(value)})'
+                offset = f'offsetof({struct}, u.{field_name(value)})'
             self.out.append(f'    {{ {enum_value(tag, value)}, {self.type_ref(branch)}, {offset} }},')
         self.out.append('};')
 

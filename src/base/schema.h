@@ -10,13 +10,14 @@
  *   struct weir_q_foo_bar                 a struct; enum weir_q_foo_bar with values WEIR_Q_FOO_BAR_<VALUE>
  *   const struct weir_schema_type weir_schema_foo_bar      its descriptor
  *   .m_n  and, where the member is optional, bool .has_m_n; a member with a default holds it when absent
+ *         A name that C or its headers use otherwise gets a '_': .errno_, .u.unix_
  *   struct weir_q_c_d_args, weir_schema_c_d_args           the arguments of command c-d (a command whose
  *                                         arguments are a named type uses that type)
  * and for every blockdev driver X (with '-' as '_'):
  *   struct weir_opts_X                    first member `struct weir_opts_node_common base`, then X's own options
  *   weir_schema_opts_X                    its descriptor: one parse checks and fills common and own options
  *   weir_schema_opts_find("X")            the descriptor by driver name; NULL for a driver the schema lacks
- * struct weir_opts_node_common: driver, node_name, discard, detect_zeroes, cache.direct, cache.no_flush,
+ * struct weir_opts_node_common: driver (a string), node_name, discard, detect_zeroes, cache.direct, cache.no_flush,
  * read_only, auto_read_only, force_share and their has_ flags.
  *
  * How a type looks in C: str `char *` (NULL when absent); bool, number `double`; int `int64_t`, size
@@ -74,11 +75,14 @@ struct weir_schema_member {
     size_t has_offset;  /* of bool has_X, or WEIR_SCHEMA_NO_HAS */
 };
 
+/* A branch that is checked but not stored (drivers parse their own options). */
+#define WEIR_SCHEMA_NO_STORAGE SIZE_MAX
+
 /* One branch of a union (by value of the discriminator) or of an alternate (by JSON kind). */
 struct weir_schema_branch {
     int value;                           /* of the discriminator's enum; unused in alternates */
     const struct weir_schema_type *type; /* NULL: no members of its own */
-    size_t offset;                       /* in the union's C struct */
+    size_t offset;                       /* in the union's C struct, or WEIR_SCHEMA_NO_STORAGE */
 };
 
 struct weir_schema_type {
@@ -114,12 +118,14 @@ int weir_schema_parse(const struct weir_schema_type *type, json_t *value, enum w
                       void *ret_struct, struct weir_error **err) weir_must_check;
 /* As above, with @path (for example "options") in front of every name in error texts. */
 int weir_schema_parse_at(const struct weir_schema_type *type, const char *path, json_t *value,
-                         enum weir_schema_input input, void *ret_struct, struct weir_error **err) weir_must_check;
+                         enum weir_schema_input input, void *ret_struct,
+                         struct weir_error **err) weir_must_check;
 /* Frees what a parsed struct owns and zeroes it. NULL is fine. */
 void weir_schema_free(const struct weir_schema_type *type, void *parsed);
 
 /* Checks only: the same verdict and error as a parse. */
-int weir_schema_validate(const struct weir_schema_type *type, json_t *value, struct weir_error **err) weir_must_check;
+int weir_schema_validate(const struct weir_schema_type *type, json_t *value,
+                         struct weir_error **err) weir_must_check;
 /*
  * Turns keyval input (string leaves) into the typed JSON object that says the same; *ret_value is a new
  * reference. So that what follows deals with JSON only.
