@@ -3,7 +3,7 @@
  * The graph as a whole: registry, life of nodes and root edges, transactions, drain, limbo.
  *
  * Everything here runs on the control loop; what may wait is a coroutine. Functions that change the graph take
- * the graph-change lock themselves unless they say "lock held".
+ * the graph-change lock themselves unless they say "lock held"; a coroutine that holds it already keeps it.
  */
 #ifndef WEIR_GRAPH_GRAPH_H
 #define WEIR_GRAPH_GRAPH_H
@@ -21,7 +21,7 @@ struct weir_graph_hooks {
     void (*node_init)(struct weir_node *node); /* after allocation, before open */
     void (*node_done)(struct weir_node *node); /* after close */
     void (*edge_init)(struct weir_edge *edge); /* after allocation */
-    void (*edge_done)(struct weir_edge *edge); /* before the memory goes */
+    void (*edge_done)(struct weir_edge *edge); /* before the memory goes; any loop */
     int (*node_settle)(struct weir_node *node) weir_co_fn; /* before close: flush, write back tables, free quarantine */
 };
 void weir_graph_init(const struct weir_graph_hooks *hooks);
@@ -72,10 +72,12 @@ void weir_graph_lock(void) weir_co_fn;
 void weir_graph_unlock(void);
 
 /* ---- drain ---- */
+#define WEIR_DRAIN_NODES_MAX 4
 struct weir_drain {
-    struct weir_node *nodes[4];
+    struct weir_node *nodes[WEIR_DRAIN_NODES_MAX];
     unsigned count;
     bool active;
+    struct weir_drain_record *record; /* what was stopped */
 };
 /*
  * Stops new root operations on everything that reaches one of the nodes (at most 4), tells drivers on the way to
@@ -84,7 +86,15 @@ struct weir_drain {
  */
 int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, unsigned count, int64_t limit_ns,
                      struct weir_error **err) weir_co_fn weir_must_check;
+/* Lets everything go on that weir_drain_begin() stopped. Root users attached meanwhile were stopped as well. */
 void weir_drain_end(struct weir_drain *drain);
+
+/*
+ * Background work of a node's own (table write-back without a guest's flush): begin says no while the node is
+ * drained; a drain waits for what has begun. Control loop.
+ */
+bool weir_node_background_begin(struct weir_node *node);
+void weir_node_background_end(struct weir_node *node);
 
 /* ---- transactions; lock held, nodes concerned drained ---- */
 struct weir_tran;

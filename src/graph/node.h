@@ -26,6 +26,7 @@
 struct weir_edge_io;
 struct weir_gate;
 struct weir_meta;
+struct weir_node_graph;
 struct weir_node_io;
 
 enum weir_detect_zeroes { WEIR_DETECT_ZEROES_OFF, WEIR_DETECT_ZEROES_ON, WEIR_DETECT_ZEROES_UNMAP };
@@ -44,7 +45,7 @@ struct weir_root_ops {
 };
 
 struct weir_edge {
-    struct weir_node *node;     /* the child */
+    struct weir_node *node;     /* the child; referenced until the edge is freed, also when detached */
     struct weir_node *parent;   /* NULL: a root user's edge */
     char *name;                 /* "file", "backing", "root" ... */
     unsigned role;              /* enum weir_role */
@@ -56,7 +57,10 @@ struct weir_edge {
     struct weir_edge_io *io;    /* io/: counters, requests left behind */
     /* Set from any thread to make all who wait on this edge for abandonable requests stop waiting (io/async.h). */
     atomic_bool broken;
-    unsigned refs;              /* atomic access only: requests in limbo hold one */
+    atomic_uint refs;           /* requests in limbo hold one */
+    bool attached;              /* in the lists of its node and parent */
+    unsigned old_perm, old_shared; /* while permissions are computed: to go back to */
+    unsigned mark;              /* of the walk that came by last */
     TAILQ_ENTRY(weir_edge) in_parent, in_node;
 };
 TAILQ_HEAD(weir_edges, weir_edge);
@@ -75,13 +79,15 @@ struct weir_node {
     bool discard_unmap;         /* discard=unmap */
     bool cache_direct, cache_no_flush;
     bool implicit;              /* made by a job, hidden from users */
-    bool in_limbo;
+    bool in_limbo;              /* has no user any more: no name, only waits for its requests, or to be closed */
     enum weir_detect_zeroes detect_zeroes;
     unsigned perm, shared;      /* cumulative over all parents */
     struct weir_edges children; /* in the order they were attached */
     struct weir_edges parents;
-    unsigned refs;              /* atomic access only */
+    atomic_uint refs;
     unsigned drained;           /* nesting */
+    unsigned background;        /* running background work; control loop */
+    struct weir_node_graph *graph; /* graph/'s own */
     struct weir_node_io *io;    /* io/: range locks, counters */
     struct weir_meta *meta;     /* meta/: tables; formats only */
     TAILQ_ENTRY(weir_node) in_graph;
@@ -97,7 +103,10 @@ static inline uint64_t weir_node_size(const struct weir_node *node)
 {
     return atomic_load_explicit(&node->size, memory_order_acquire);
 }
-/* Any loop; drivers call it from open and resize. Parents that mirror the size (filters) follow by themselves. */
+/*
+ * Drivers call it from open and resize, a growing file also from requests: any loop. Parents that mirror the size
+ * (filters) follow and root users are told, on the control loop: at once when called there.
+ */
 void weir_node_set_size(struct weir_node *node, uint64_t size);
 
 /*
@@ -124,7 +133,7 @@ void weir_node_unref(struct weir_node *node); /* the last one closes it, as a co
 struct weir_edge *weir_edge_ref(struct weir_edge *edge);
 void weir_edge_unref(struct weir_edge *edge);
 
-/* "node 'x' (file)" ... for messages; a new string. */
+/* "node 'x'", "block export 'e'" ... for messages; a new string. */
 char *weir_edge_describe_parent(const struct weir_edge *edge);
 
 #endif

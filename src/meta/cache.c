@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The table cache: find, load, pin, evict.
+ *
+ * A block leaves the cache only when it is neither dirty, nor being written, nor pinned (rule F7). When nothing may
+ * leave, dirty blocks are written back first; if pins alone fill the cache it grows for a while rather than make
+ * one request wait for another.
+ */
+#include "meta/internal.h"
+
+#include "base/alloc.h"
+#include "io/io.h"
+
+struct weir_meta_block *weir_meta_block_find(struct weir_meta *meta, uint64_t offset)
+{
+    struct weir_meta_block *block;
+
+    HASH_FIND(hh, meta->blocks, &offset, sizeof(offset), block);
+    return block;
+}
+
+static void block_free(struct weir_meta_block *block)
+{
+    free(block->data);
+    free(block);
+}
+
+void weir_meta_block_pin(struct weir_meta_block *block)
+{
+    block->pins++;
+}
+
+void weir_meta_block_unpin(struct weir_meta *meta, struct weir_meta_block *block)
+{
+    WEIR_ASSERT(block->pins);
+    block->pins--;
+    if (block->gone && !block->pins && !block->writing)
+        block_free(block);
+}
+
+void weir_meta_block_drop(struct weir_meta *meta, struct weir_meta_block *block)
+{
+    HASH_DEL(meta->blocks, block);
+    TAILQ_REMOVE(&meta->lru, block, lru);
+    meta->cached_bytes -= block->length;
+    block->gone = true;
+    if (!block->pins && !block->writing)
+        block_free(block);
+}
+
+static struct weir_meta_block *block_add(struct weir_meta *meta, uint64_t offset, uint64_t length,
+                                         enum weir_meta_level level)
+{
+    struct weir_meta_block *block;
+    char *data = weir_try_alloc(length, 4096);
+
+    if (!data)
+        return NULL;
+    block = weir_new(struct weir_meta_block);
+    block->offset = offset;
+    block->length = length;
+    block->level = level;
+    block->data = data;
+    HASH_ADD(hh, meta->blocks, offset, sizeof(block->offset), block);
+    TAILQ_INSERT_TAIL(&meta->lru, block, lru);
+    meta->cached_bytes += length;
+    return block;
+}
+
+/* Makes place for @length bytes by dropping clean blocks, oldest first; false when there is not enough. */
+static bool evict(struct weir_meta *meta, uint64_t length)
+{
+    struct weir_meta_block *block, *next;
+
+    for (block = TAILQ_FIRST(&meta->lru); block && meta->cached_bytes + length > meta->options.cache_max;
+         block = next) {
+        next = TAILQ_NEXT(block, lru);
+        if (block->dirty || block->writing || block->loading || block->pins)
+            continue;
+        meta->stats.evictions++;
+        weir_meta_block_drop(meta, block);
+    }
+    return meta->cached_bytes + length <= meta->options.cache_max;
+}
+
+static bool any_dirty(const struct weir_meta *meta)
+{
+    const struct weir_meta_block *block;
+
+    TAILQ_FOREACH (block, &meta->lru, lru) {
+        if (block->dirty)
+            return true;
+    }
+    return false;
+}
+
+/* Reads a block that was just added, outside the monitor. Enters it again before it returns. */
+static weir_co_fn int block_read(struct weir_meta *meta, struct weir_meta_block *block)
+{
+    struct iovec iov = { block->data, block->length };
+    int ret;
+
+    block->loading = true;
+    weir_meta_block_pin(block);
+    weir_meta_leave(meta);
+    ret = weir_io_read_short(meta->options.edge, block->offset, block->length, &iov, 1);
+    weir_meta_enter(meta);
+    block->loading = false;
+    meta->stats.loads++;
+    weir_co_queue_wake_all(&meta->changed);
+    if (ret) {
+        if (!block->gone)
+            weir_meta_block_drop(meta, block);
+        weir_meta_block_unpin(meta, block);
+    }
+    return ret;
+}
+
+int weir_meta_block_load(struct weir_meta *meta, uint64_t offset, uint64_t length, enum weir_meta_level level,
+                         struct weir_meta_block **ret_block)
+{
+    struct weir_meta_block *block;
+    bool wrote = false;
+    int ret = 0;
+
+    weir_meta_enter(meta);
+    for (;;) {
+        block = weir_meta_block_find(meta, offset);
+        if (block && block->loading) {
+            weir_co_queue_wait(&meta->changed, &meta->node->io->monitor);
+            continue;
+        }
+        if (block) {
+            weir_meta_block_pin(block);
+            break;
+        }
+        if (!evict(meta, length) && !wrote && any_dirty(meta)) {
+            wrote = true;
+            weir_meta_leave(meta);
+            ret = weir_meta_write_back(meta->node);
+            weir_meta_enter(meta);
+            if (ret)
+                break;
+            continue;
+        }
+        block = block_add(meta, offset, length, level);
+        ret = block ? block_read(meta, block) : -ENOMEM;
+        break;
+    }
+    weir_meta_leave(meta);
+    if (!ret)
+        *ret_block = block;
+    return ret;
+}
+
+/* ---- for drivers ---- */
+
+/* Pins a block that the running map uses, once. */
+static void collect_pin(struct weir_meta *meta, struct weir_meta_block *block)
+{
+    struct weir_meta_pins *pins = meta->collector;
+
+    if (!pins)
+        return;
+    for (unsigned i = 0; i < pins->count; i++) {
+        if (pins->blocks[i] == block)
+            return;
+    }
+    WEIR_ASSERT(pins->count < WEIR_META_PINS_MAX);
+    weir_meta_block_pin(block);
+    pins->blocks[pins->count++] = block;
+}
+
+void *weir_meta_find(struct weir_node *node, uint64_t offset)
+{
+    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+
+    if (!block || block->loading)
+        return NULL;
+    TAILQ_REMOVE(&node->meta->lru, block, lru);
+    TAILQ_INSERT_TAIL(&node->meta->lru, block, lru);
+    collect_pin(node->meta, block);
+    return block->data;
+}
+
+void *weir_meta_peek(struct weir_node *node, uint64_t offset)
+{
+    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+
+    return block && !block->loading ? block->data : NULL;
+}
+
+int weir_meta_need(struct weir_node *node, struct weir_need *need, uint64_t offset, uint64_t length,
+                   enum weir_meta_level level)
+{
+    *need = (struct weir_need){ node->meta->options.edge, offset, length, level };
+    return WEIR_NEED;
+}
+
+void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level)
+{
+    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+
+    if (block && block->loading)
+        return NULL;
+    if (block) {
+        WEIR_ASSERT(block->length == length && block->level == level);
+    } else {
+        (void)evict(node->meta, length); /* else the cache grows until the next load */
+        block = block_add(node->meta, offset, length, level);
+        if (!block)
+            return NULL;
+    }
+    __builtin_memset(block->data, 0, length);
+    block->dirty = true;
+    collect_pin(node->meta, block);
+    return block->data;
+}
+
+void weir_meta_dirty(struct weir_node *node, void *data)
+{
+    struct weir_meta_block *block;
+    const char *at = data;
+
+    /* Newest first: what was just found stands at the end. */
+    TAILQ_FOREACH_REVERSE(block, &node->meta->lru, weir_meta_blocks, lru)
+    {
+        if (at >= block->data && at < block->data + block->length) {
+            block->dirty = true;
+            return;
+        }
+    }
+    WEIR_ASSERT(!"a table that is not in the cache was changed");
+}
+
+void weir_meta_forget(struct weir_node *node, uint64_t offset)
+{
+    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+
+    if (block && !block->loading)
+        weir_meta_block_drop(node->meta, block);
+}
+
+int weir_meta_load(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level)
+{
+    struct weir_meta_block *block;
+
+    return weir_meta_block_load(node->meta, offset, length, level, &block);
+}
+
+void weir_meta_unload(struct weir_node *node, uint64_t offset)
+{
+    struct weir_meta_block *block;
+
+    weir_meta_enter(node->meta);
+    block = weir_meta_block_find(node->meta, offset);
+    WEIR_ASSERT(block);
+    weir_meta_block_unpin(node->meta, block);
+    weir_meta_leave(node->meta);
+}

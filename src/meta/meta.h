@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Tables of a format: a cache with ordered write-back, and the quarantine of freed space.
+ *
+ * A driver calls weir_meta_init() in open and weir_meta_done() in close. In map, commit, abort, release and sync -
+ * that is, inside the node's monitor - it finds tables in memory, marks them dirty and gives space up; it never
+ * reads or writes one. A table that is missing is asked for by `return weir_meta_need(...)` from map.
+ *
+ * Write-back (laws 6 and 7): one at a time per node, from copies taken in one step inside the monitor. Levels are
+ * written in their order, each made durable before the next: counts, tables, directories, header; data is
+ * flushed before any table that may point to it. So counts may be too high after a crash, never too low.
+ */
+#ifndef WEIR_META_META_H
+#define WEIR_META_META_H
+
+#include "graph/node.h"
+
+enum weir_meta_level {
+    WEIR_META_COUNTS,    /* reference counts */
+    WEIR_META_TABLE,     /* points to data */
+    WEIR_META_DIRECTORY, /* points to tables */
+    WEIR_META_HEADER,    /* points to directories */
+};
+#define WEIR_META_LEVELS 4
+
+struct weir_meta_options {
+    struct weir_edge *edge;      /* holds the tables; the data too, unless data_edge is set */
+    struct weir_edge *data_edge; /* holds the data, when not the same; else NULL */
+    uint64_t cache_max; /* bytes of clean tables kept; dirty and pinned ones may exceed it for a while */
+};
+
+/* The quarantine is worked off without a guest's flush when it holds more, or is older, than this. */
+#define WEIR_META_QUARANTINE_BYTES ((uint64_t)64 << 20)
+#define WEIR_META_QUARANTINE_NS (5 * 1000000000LL)
+
+/* Sets node->meta. Control loop. */
+void weir_meta_init(struct weir_node *node, const struct weir_meta_options *options);
+/* Waits for background work and frees the cache; dirty tables are lost (sync first). */
+void weir_meta_done(struct weir_node *node) weir_co_fn;
+
+/* ---- inside the monitor ---- */
+/* The table that starts at @offset of the edge, or NULL when it is not in memory. Pinned for the running map. */
+void *weir_meta_find(struct weir_node *node, uint64_t offset);
+/* The same without keeping it in memory for the commit: for looking through tables that will not be changed. */
+void *weir_meta_peek(struct weir_node *node, uint64_t offset);
+/* Fills @need for a table of @length bytes and returns WEIR_NEED. */
+int weir_meta_need(struct weir_node *node, struct weir_need *need, uint64_t offset, uint64_t length,
+                   enum weir_meta_level level);
+/*
+ * A new table, zeroed and dirty, whatever cache or disk hold at that place (rule F10b). For map with ALLOCATE.
+ * NULL while an old block of that place is still being written: -EAGAIN is then answered by weir_meta_need().
+ */
+void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level);
+/* The table that holds the address @data has changed. */
+void weir_meta_dirty(struct weir_node *node, void *data);
+/* The table's space is free: drops the cached block. */
+void weir_meta_forget(struct weir_node *node, uint64_t offset);
+/*
+ * From commit: a reference to [@offset, @offset + @length) of @edge was dropped. release() is called for it once
+ * that is durable, after the child was told to discard it where @discard. @length 0: others still use the space.
+ */
+void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length,
+                       bool discard, uint64_t cookie);
+
+/* ---- outside the monitor ---- */
+/*
+ * Loads the table at @offset if it is not in memory and keeps it there until weir_meta_unload(). For open, snapshot
+ * and check, which touch many tables: inside the monitor it can then be found.
+ */
+int weir_meta_load(struct weir_node *node, uint64_t offset, uint64_t length,
+                   enum weir_meta_level level) weir_co_fn weir_must_check;
+void weir_meta_unload(struct weir_node *node, uint64_t offset);
+/* Same as a flush of the node. */
+int weir_meta_sync(struct weir_node *node) weir_co_fn weir_must_check;
+
+struct weir_meta_stats {
+    uint64_t loads, evictions, write_backs, tables_written, released, discarded, rooms, self_syncs;
+    uint64_t quarantine_bytes, quarantine_count, cached_bytes;
+};
+void weir_meta_stats(struct weir_node *node, struct weir_meta_stats *ret_stats);
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The quarantine (law 4): space that was given up waits here until the metadata that dropped it is durable, is then
+ * discarded on the child, and only then returned to the driver's allocator.
+ *
+ * A keeper, started when the quarantine first has something in it, works it off without any guest's flush when
+ * it is large or old. It is background work of the node: a drain stops it.
+ */
+#include "meta/internal.h"
+
+#include "base/alloc.h"
+#include "base/law.h"
+#include "graph/graph.h"
+#include "io/io.h"
+#include "sys/sys.h"
+
+void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length,
+                       bool discard, uint64_t cookie)
+{
+    struct weir_meta *meta = node->meta;
+    struct weir_meta_quarantined *entry = weir_new(struct weir_meta_quarantined);
+
+    entry->freed = (struct weir_freed){ edge, offset, length, discard, cookie };
+    entry->since_ns = weir_sys->clock_ns();
+    STAILQ_INSERT_TAIL(&meta->quarantine, entry, link);
+    meta->quarantine_count++;
+    meta->quarantine_bytes += length;
+}
+
+static void take_entries(struct weir_meta *meta, uint64_t count, struct weir_meta_quarantine *taken)
+{
+    STAILQ_INIT(taken);
+    weir_meta_enter(meta);
+    while (count-- && !STAILQ_EMPTY(&meta->quarantine)) {
+        struct weir_meta_quarantined *entry = STAILQ_FIRST(&meta->quarantine);
+
+        STAILQ_REMOVE_HEAD(&meta->quarantine, link);
+        STAILQ_INSERT_TAIL(taken, entry, link);
+        meta->quarantine_count--;
+        meta->quarantine_bytes -= entry->freed.length;
+        meta->draining++;
+    }
+    weir_meta_leave(meta);
+}
+
+static weir_co_fn void discard_entry(struct weir_meta *meta, const struct weir_freed *freed)
+{
+    struct weir_request request =
+        weir_request_make(WEIR_OP_DISCARD, freed->offset, freed->length, NULL, 0, 0);
+
+    if (!freed->discard || !freed->length)
+        return;
+    /* Advice: a child that cannot discard keeps its space, nothing is wrong. */
+    (void)!weir_io(freed->edge, &request);
+    meta->stats.discarded++;
+}
+
+void weir_meta_release(struct weir_meta *meta, uint64_t count)
+{
+    struct weir_node *node = meta->node;
+    struct weir_meta_quarantine taken;
+
+    take_entries(meta, count, &taken);
+    while (!STAILQ_EMPTY(&taken)) {
+        struct weir_meta_quarantined *entry = STAILQ_FIRST(&taken);
+
+        STAILQ_REMOVE_HEAD(&taken, link);
+        discard_entry(meta, &entry->freed);
+        weir_meta_enter(meta);
+        node->driver->release(node, &entry->freed);
+        meta->draining--;
+        meta->stats.released++;
+        weir_co_queue_wake_all(&meta->changed);
+        weir_meta_leave(meta);
+        free(entry);
+    }
+}
+
+int weir_meta_make_room(struct weir_node *node)
+{
+    struct weir_meta *meta = node->meta;
+    bool waiting, draining;
+
+    weir_meta_enter(meta);
+    meta->stats.rooms++;
+    waiting = meta->quarantine_count;
+    draining = meta->draining;
+    if (!waiting && draining)
+        weir_co_queue_wait(&meta->changed, &node->io->monitor);
+    weir_meta_leave(meta);
+    if (waiting)
+        return weir_meta_write_back(node);
+    return draining ? 0 : -ENOSPC;
+}
+
+/* When the keeper has to act, or -1 while there is nothing to keep. Inside the monitor. */
+static int64_t keeper_due(const struct weir_meta *meta)
+{
+    const struct weir_meta_quarantined *oldest = STAILQ_FIRST(&meta->quarantine);
+
+    if (!oldest)
+        return -1;
+    if (meta->quarantine_bytes > WEIR_META_QUARANTINE_BYTES)
+        return 0;
+    return oldest->since_ns + WEIR_META_QUARANTINE_NS;
+}
+
+/* One round of the keeper, outside the monitor; returns how long to rest after it (ns). */
+static weir_co_fn int64_t keeper_round(struct weir_node *node)
+{
+    int ret;
+
+    if (!weir_node_background_begin(node))
+        return 100 * 1000000LL; /* drained: look again soon */
+    ret = weir_meta_write_back(node);
+    weir_node_background_end(node);
+    /* An error is the next flush's to report: it meets the same one. */
+    return ret ? WEIR_META_QUARANTINE_NS : 0;
+}
+
+static weir_co_fn void keeper_run(void *arg)
+{
+    struct weir_meta *meta = arg;
+    struct weir_mutex *monitor = &meta->node->io->monitor;
+    int64_t due;
+
+    weir_meta_enter(meta);
+    while (!meta->keeper_stop && (due = keeper_due(meta)) >= 0) {
+        int64_t rest;
+
+        if (due > weir_sys->clock_ns()) {
+            (void)!weir_co_queue_wait_until(&meta->keeper_queue, monitor, due);
+            continue;
+        }
+        weir_meta_leave(meta);
+        rest = keeper_round(meta->node);
+        weir_meta_enter(meta);
+        meta->stats.self_syncs++;
+        if (rest && !meta->keeper_stop)
+            (void)!weir_co_queue_wait_until(&meta->keeper_queue, monitor, weir_sys->clock_ns() + rest);
+    }
+    meta->keeper_running = false;
+    weir_co_queue_wake_all(&meta->changed);
+    weir_meta_leave(meta);
+}
+
+void weir_meta_changed(struct weir_node *node)
+{
+    struct weir_meta *meta = node->meta;
+    bool start = false;
+
+    if (!WEIR_LAW(WEIR_LAW_QUARANTINE))
+        weir_meta_release(meta, UINT64_MAX);
+    weir_meta_enter(meta);
+    if (!STAILQ_EMPTY(&meta->quarantine) && !meta->keeper_stop) {
+        if (!meta->keeper_running)
+            start = meta->keeper_running = true;
+        else if (meta->quarantine_bytes > WEIR_META_QUARANTINE_BYTES)
+            weir_co_queue_wake_all(&meta->keeper_queue);
+    }
+    weir_meta_leave(meta);
+    if (start)
+        weir_co_start(weir_loop_control(), keeper_run, meta);
+}
+
+void weir_meta_keeper_end(struct weir_meta *meta)
+{
+    weir_meta_enter(meta);
+    meta->keeper_stop = true;
+    weir_co_queue_wake_all(&meta->keeper_queue);
+    while (meta->keeper_running)
+        weir_co_queue_wait(&meta->changed, &meta->node->io->monitor);
+    weir_meta_leave(meta);
+}
