@@ -73,16 +73,17 @@ void weir_stack_free(struct weir_stack *stack)
 
 /* ---- contexts ---- */
 
-/* Tells the sanitizers that execution moves to @to. @fake_stack: where ASan keeps its own; NULL: for good. */
-static inline void announce(struct weir_context *to, void **fake_stack)
+/* Tells the sanitizers that execution moves from @from to @to. @fake_stack: where ASan keeps its own; NULL: for good. */
+static inline void announce(struct weir_context *from, struct weir_context *to, void **fake_stack)
 {
 #ifdef WEIR_WITH_ASAN
     __sanitizer_start_switch_fiber(fake_stack, to->stack.base, to->stack.size);
 #endif
 #ifdef WEIR_WITH_TSAN
+    from->fiber = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(to->fiber, 0);
 #endif
-    (void)to, (void)fake_stack;
+    (void)from, (void)to, (void)fake_stack;
 }
 
 /* First thing on the new side: where the old side goes on, and what ASan knows of its stack. */
@@ -96,10 +97,9 @@ static inline void arrive(struct weir_context *self, struct weir_context_transfe
     size_t size;
 
     __sanitizer_finish_switch_fiber(self->fake_stack, &bottom, &size);
-    if (!from->stack.base) {
-        from->stack.base = (void *)(uintptr_t)bottom;
-        from->stack.size = size;
-    }
+    /* Not always what it was made with: a simulated thread may have been left from a coroutine's stack. */
+    from->stack.base = (void *)(uintptr_t)bottom;
+    from->stack.size = size;
 #endif
     (void)self;
 }
@@ -132,7 +132,8 @@ void weir_context_init_stack(struct weir_context *context, const struct weir_sta
     __asan_unpoison_memory_region(stack->base, stack->size);
 #endif
 #ifdef WEIR_WITH_TSAN
-    context->fiber = __tsan_create_fiber(0);
+    context->own_fiber = __tsan_create_fiber(0);
+    context->fiber = context->own_fiber;
 #endif
     context->jump = make_fcontext((char *)stack->base + stack->size, stack->size, run_entry);
 }
@@ -144,7 +145,7 @@ __attribute__((no_sanitize_address)) void weir_context_switch(struct weir_contex
 {
     struct weir_context_hop hop = { from, to };
 
-    announce(to, &from->fake_stack);
+    announce(from, to, &from->fake_stack);
     arrive(from, jump_fcontext(to->jump, &hop));
 }
 #endif
@@ -154,7 +155,7 @@ __attribute__((no_sanitize_address)) void weir_context_exit(struct weir_context 
 {
     struct weir_context_hop hop = { from, to };
 
-    announce(to, NULL);
+    announce(from, to, NULL);
     (void)jump_fcontext(to->jump, &hop);
     abort();
 }
@@ -162,9 +163,8 @@ __attribute__((no_sanitize_address)) void weir_context_exit(struct weir_context 
 void weir_context_done(struct weir_context *context)
 {
 #ifdef WEIR_WITH_TSAN
-    /* The fiber of a thread's own context is the thread's. */
-    if (context->entry)
-        __tsan_destroy_fiber(context->fiber);
+    if (context->own_fiber)
+        __tsan_destroy_fiber(context->own_fiber);
 #endif
     memset(context, 0, sizeof(*context));
 }

@@ -60,12 +60,13 @@ void weir_stack_free(struct weir_stack *stack);
 /* ---- contexts ---- */
 
 struct weir_context {
-    void *jump;              /* where it goes on; valid while it does not run */
-    struct weir_stack stack; /* of a thread's own context: known to ASan builds only */
+    void *jump; /* where it goes on; valid while it does not run */
     void (*entry)(void *arg);
     void *arg;
-    void *fake_stack; /* ASan's, while it does not run */
-    void *fiber;      /* TSan's */
+    /* What the sanitizers need to know while it does not run. */
+    struct weir_stack stack;
+    void *fake_stack;        /* ASan's */
+    void *fiber, *own_fiber; /* TSan's: where it was left, which one was made for it */
 };
 
 /* boost.context's C entry point; the library ships C++ headers only. */
