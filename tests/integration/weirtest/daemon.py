@@ -92,7 +92,8 @@ class Daemon:
         """A raw node over a file; options of the file node as keywords (underscores become hyphens)."""
         file = dict({'driver': 'file', 'filename': str(path)}, **{k.replace('_', '-'): v for k, v in options.items()})
         self.qmp('blockdev-add', {'driver': 'raw', 'node-name': node, 'file': file,
-                                  'read-only': file.get('read-only', False)})
+                                  'read-only': file.get('read-only', False),
+                                  'discard': file.get('discard', 'ignore')})
 
     def export(self, node, export=None, writable=True, **options):
         """Exports a node over NBD (export id and name: @export or the node's name) and returns the URI."""
