@@ -150,7 +150,8 @@ struct weir_driver {
                struct weir_extent *extent, struct weir_need *need);
     void (*commit)(struct weir_node *node, const struct weir_extent *extent);
     void (*abort)(struct weir_node *node, const struct weir_extent *extent);
-    void (*release)(struct weir_node *node, const struct weir_freed *freed);
+    /* Lowers the count. May ask for a table like map(); must not fail otherwise. */
+    int (*release)(struct weir_node *node, const struct weir_freed *freed, struct weir_need *need);
     /* Puts what the driver holds outside its tables into them, before they are written back. */
     void (*sync)(struct weir_node *node);
 

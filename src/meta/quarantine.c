@@ -55,42 +55,97 @@ static weir_co_fn void discard_entry(struct weir_meta *meta, const struct weir_f
     meta->stats.discarded++;
 }
 
-void weir_meta_release(struct weir_meta *meta, uint64_t count)
+/* Hands one entry back to the driver, with the tables it needs. */
+static weir_co_fn int release_entry(struct weir_meta *meta, const struct weir_freed *freed)
 {
     struct weir_node *node = meta->node;
+    struct weir_meta_pins pins = { .count = 0 };
+    struct weir_need need;
+    int ret;
+
+    for (;;) {
+        weir_meta_enter(meta);
+        meta->collector = &pins;
+        ret = node->driver->release(node, freed, &need);
+        meta->collector = NULL;
+        weir_meta_leave(meta);
+        if (ret != WEIR_NEED)
+            break;
+        ret = weir_meta_ops_table.load(node, &need, &pins);
+        if (ret)
+            break;
+    }
+    weir_meta_ops_table.unpin(node, &pins);
+    return ret;
+}
+
+/* Puts entries that could not be released back to the front: they are durable, only their table was not there. */
+static void put_back(struct weir_meta *meta, struct weir_meta_quarantine *taken)
+{
+    struct weir_meta_quarantined *entry;
+
+    weir_meta_enter(meta);
+    STAILQ_FOREACH (entry, taken, link) {
+        meta->quarantine_count++;
+        meta->quarantine_bytes += entry->freed.length;
+        meta->draining--;
+    }
+    STAILQ_CONCAT(taken, &meta->quarantine);
+    STAILQ_SWAP(taken, &meta->quarantine, weir_meta_quarantined);
+    weir_co_queue_wake_all(&meta->changed);
+    weir_meta_leave(meta);
+}
+
+int weir_meta_release(struct weir_meta *meta, uint64_t count)
+{
     struct weir_meta_quarantine taken;
+    int ret = 0;
 
     take_entries(meta, count, &taken);
     while (!STAILQ_EMPTY(&taken)) {
         struct weir_meta_quarantined *entry = STAILQ_FIRST(&taken);
 
-        STAILQ_REMOVE_HEAD(&taken, link);
         discard_entry(meta, &entry->freed);
+        entry->freed.discard = false; /* done, should the release have to be tried again */
+        ret = release_entry(meta, &entry->freed);
+        if (ret) {
+            put_back(meta, &taken);
+            return ret;
+        }
+        STAILQ_REMOVE_HEAD(&taken, link);
         weir_meta_enter(meta);
-        node->driver->release(node, &entry->freed);
         meta->draining--;
         meta->stats.released++;
         weir_co_queue_wake_all(&meta->changed);
         weir_meta_leave(meta);
         free(entry);
     }
+    return 0;
 }
 
 int weir_meta_make_room(struct weir_node *node)
 {
     struct weir_meta *meta = node->meta;
+    uint64_t released;
     bool waiting, draining;
+    int ret;
 
     weir_meta_enter(meta);
     meta->stats.rooms++;
     waiting = meta->quarantine_count;
     draining = meta->draining;
+    released = meta->stats.released;
     if (!waiting && draining)
         weir_co_queue_wait(&meta->changed, &node->io->monitor);
     weir_meta_leave(meta);
-    if (waiting)
-        return weir_meta_write_back(node);
-    return draining ? 0 : -ENOSPC;
+    if (!waiting)
+        return draining ? 0 : -ENOSPC;
+    ret = weir_meta_write_back(node);
+    weir_meta_enter(meta);
+    if (!ret && meta->stats.released == released)
+        ret = -EIO; /* the tables that would have to change cannot be read */
+    weir_meta_leave(meta);
+    return ret;
 }
 
 /* When the keeper has to act, or -1 while there is nothing to keep. Inside the monitor. */
@@ -150,7 +205,7 @@ void weir_meta_changed(struct weir_node *node)
     bool start = false;
 
     if (!WEIR_LAW(WEIR_LAW_QUARANTINE))
-        weir_meta_release(meta, UINT64_MAX);
+        (void)!weir_meta_release(meta, UINT64_MAX);
     weir_meta_enter(meta);
     if (!STAILQ_EMPTY(&meta->quarantine) && !meta->keeper_stop) {
         if (!meta->keeper_running)

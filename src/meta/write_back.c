@@ -156,7 +156,7 @@ int weir_meta_write_back(struct weir_node *node)
     ret = write_back_locked(meta, &quarantine);
     /* Still under the mutex: the entries that this batch covered are the first ones of the quarantine. */
     if (!ret && quarantine)
-        weir_meta_release(meta, quarantine);
+        (void)!weir_meta_release(meta, quarantine); /* what stays is tried again; the data is durable */
     weir_co_mutex_unlock(&meta->write_back);
     return ret;
 }
