@@ -216,8 +216,8 @@ struct weir_sys_process_ops {
     int (*pid)(void);
     /*
      * How many descriptors, from WEIR_SYS_PASSED_FD on, were handed to this process by $LISTEN_FDS (0 where
-     * $LISTEN_PID names another one); makes them close-on-exec. Main thread, before others start; removes the
-     * variables from the environment.
+     * $LISTEN_PID names another one); makes them close-on-exec. Main thread, before others start and before
+     * daemonize_begin(); removes the variables from the environment.
      */
     int (*passed_fds)(void);
     /* Sends @state ("READY=1", "STOPPING=1") to the service manager; 0 where there is none. */
