@@ -91,7 +91,7 @@ static void put_back(struct weir_meta *meta, struct weir_meta_quarantine *taken)
         meta->draining--;
     }
     STAILQ_CONCAT(taken, &meta->quarantine);
-    STAILQ_SWAP(taken, &meta->quarantine, weir_meta_quarantined);
+    STAILQ_CONCAT(&meta->quarantine, taken);
     weir_co_queue_wake_all(&meta->changed);
     weir_meta_leave(meta);
 }
