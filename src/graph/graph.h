@@ -31,7 +31,9 @@ void weir_graph_done(int64_t limit_ns) weir_co_fn;
 /* ---- nodes ---- */
 /*
  * Opens the node that @options (a blockdev-add argument object) describes, with its inline children. At top level
- * (@user) a node-name is mandatory. All or nothing. Stuck opens fail after WEIR_OPEN_LIMIT_NS, naming the file.
+ * (@user) a node-name is mandatory, and the node is held by the user until weir_node_del(); otherwise the caller
+ * owns the reference. All or nothing. @ret_node may be NULL with @user. Stuck opens fail after
+ * WEIR_OPEN_LIMIT_NS, naming the file.
  */
 int weir_node_add(json_t *options, bool user, struct weir_node **ret_node, struct weir_error **err)
     weir_co_fn weir_must_check;

@@ -25,6 +25,7 @@
 
 struct weir_edge_io;
 struct weir_gate;
+struct weir_lingering;
 struct weir_meta;
 struct weir_node_graph;
 struct weir_node_io;
@@ -60,7 +61,7 @@ struct weir_edge {
     atomic_uint refs;           /* requests in limbo hold one */
     bool attached;              /* in the lists of its node and parent */
     unsigned old_perm, old_shared; /* while permissions are computed: to go back to */
-    unsigned mark;              /* of the walk that came by last */
+    struct weir_lingering *lingering; /* detached while requests were left behind on it */
     TAILQ_ENTRY(weir_edge) in_parent, in_node;
 };
 TAILQ_HEAD(weir_edges, weir_edge);

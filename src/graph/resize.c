@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Sizes: who follows whom, and changing one.
+ */
+#include "graph/graph.h"
+#include "graph/internal.h"
+
+/* ---- following ---- */
+
+static void tell_parents(struct weir_node *node);
+
+static void store_size(struct weir_node *node, uint64_t size)
+{
+    if (atomic_exchange_explicit(&node->size, size, memory_order_acq_rel) != size)
+        tell_parents(node);
+}
+
+void weir_node_follow_size(struct weir_node *node)
+{
+    struct weir_edge *edge = weir_node_filtered(node);
+
+    if (edge)
+        store_size(node, weir_node_size(edge->node));
+}
+
+/* Nodes that mirror a child's size have it as their filtered child. */
+static void tell_parents(struct weir_node *node)
+{
+    struct weir_edge *edge;
+
+    TAILQ_FOREACH (edge, &node->parents, in_node) {
+        if (!edge->parent) {
+            if (edge->root_ops && edge->root_ops->resized)
+                edge->root_ops->resized(edge);
+        } else if (edge->role & WEIR_ROLE_FILTERED) {
+            store_size(edge->parent, weir_node_size(node));
+        }
+    }
+}
+
+void weir_node_size_called(struct weir_call *call)
+{
+    struct weir_node *node = weir_container_of(call, struct weir_node_graph, size_call)->node;
+
+    atomic_store_explicit(&node->graph->size_called, false, memory_order_release);
+    tell_parents(node);
+    weir_node_unref(node);
+}
+
+void weir_node_set_size(struct weir_node *node, uint64_t size)
+{
+    if (weir_loop_self() == weir_loop_control()) {
+        store_size(node, size);
+        return;
+    }
+    if (atomic_exchange_explicit(&node->size, size, memory_order_acq_rel) == size)
+        return;
+    if (atomic_exchange_explicit(&node->graph->size_called, true, memory_order_acq_rel))
+        return;
+    weir_node_ref(node);
+    weir_loop_call(weir_loop_control(), &node->graph->size_call);
+}
+
+/* ---- changing ---- */
+
+static int check_resize(const struct weir_edge *edge, struct weir_error **err)
+{
+    const struct weir_node *node = edge->node;
+
+    if (node->read_only)
+        return weir_error_set(err, -EACCES, "Image is read-only");
+    if (!(edge->perm & WEIR_PERM_RESIZE))
+        return weir_error_set(err, -EPERM, "Node '%s' may not be resized without the resize permission",
+                              node->name);
+    return 0;
+}
+
+/* A filter without an opinion hands it down; its size follows. */
+static int call_driver(struct weir_node *node, uint64_t size, struct weir_error **err)
+{
+    struct weir_edge *filtered = weir_node_filtered(node);
+
+    if (node->driver->resize)
+        return node->driver->resize(node, size, err);
+    if ((node->driver->flags & WEIR_DRIVER_FILTER) && filtered)
+        return weir_node_resize(filtered, size, err);
+    return weir_error_set(err, -ENOTSUP, "Image format driver does not support resize");
+}
+
+int weir_node_resize(struct weir_edge *edge, uint64_t size, struct weir_error **err)
+{
+    bool taken = weir_graph_enter();
+    struct weir_drain drain;
+    int ret = check_resize(edge, err);
+
+    if (!ret)
+        ret = weir_drain_begin(&drain, &edge->node, 1, WEIR_DRAIN_LIMIT_NS, err);
+    if (!ret) {
+        ret = call_driver(edge->node, size, err);
+        weir_drain_end(&drain);
+    }
+    weir_graph_leave(taken);
+    return ret;
+}
