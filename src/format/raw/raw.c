@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * raw: the bytes of the child as they are.
+ *
+ * Without offset and size the node is a filter without a slot of its own: requests pass it as if it were
+ * not there. With offset or size it is a window onto the child: a shift that has map() and therefore
+ * another table (raw_window), which open() puts into node->driver before the node can be seen by anybody.
+ */
+#include "base/error.h"
+#include "gen/schema.h"
+#include "graph/graph.h"
+#include <errno.h>
+#include <inttypes.h>
+
+#define SECTOR 512u
+
+extern const struct weir_driver weir_driver_raw;
+static const struct weir_driver raw_window;
+
+struct raw_state {
+    struct weir_edge *file;
+    uint64_t offset; /* bytes of the child in front of the window */
+    bool fixed;      /* the size was given */
+};
+
+static int check_window(const struct weir_opts_raw *opts, uint64_t child_size, struct weir_error **err)
+{
+    uint64_t offset = opts->has_offset ? (uint64_t)opts->offset : 0;
+
+    if ((opts->has_offset && opts->offset < 0) || (opts->has_size && opts->size < 0))
+        return weir_error_set(err, -EINVAL, "Parameter '%s' expects a non-negative number below 2^64",
+                              opts->has_offset && opts->offset < 0 ? "offset" : "size");
+    if (offset > child_size)
+        return weir_error_set(err, -EINVAL,
+                              "Offset (%" PRIu64 ") cannot be greater than size of the containing file "
+                              "(%" PRIu64 ")",
+                              offset, child_size);
+    if (!opts->has_size)
+        return 0;
+    if ((uint64_t)opts->size > child_size - offset)
+        return weir_error_set(err, -EINVAL,
+                              "The sum of offset (%" PRIu64 ") and size (%" PRId64 ") has to be smaller or "
+                              "equal to the actual size of the containing file (%" PRIu64 ")",
+                              offset, opts->size, child_size);
+    if (opts->size % SECTOR)
+        return weir_error_set(err, -EINVAL, "Specified size is not multiple of %u", SECTOR);
+    return 0;
+}
+
+static weir_co_fn int raw_open(struct weir_node *node, const void *options, struct weir_error **err)
+{
+    const struct weir_opts_raw *opts = options;
+    struct raw_state *raw = weir_node_state(node);
+    bool window = (opts->has_offset && opts->offset) || opts->has_size;
+    unsigned role = WEIR_ROLE_DATA | WEIR_ROLE_PRIMARY | (window ? 0 : WEIR_ROLE_FILTERED);
+    uint64_t child_size;
+    int ret;
+
+    ret = weir_node_open_child(node, opts->file, "file", role, &raw->file, err);
+    if (ret < 0)
+        return ret;
+    child_size = weir_node_size(raw->file->node);
+    ret = check_window(opts, child_size, err);
+    if (ret < 0)
+        return ret;
+    if (!window) {
+        weir_node_set_size(node, child_size);
+        return 0;
+    }
+    node->driver = &raw_window;
+    raw->offset = opts->has_offset ? (uint64_t)opts->offset : 0;
+    raw->fixed = opts->has_size;
+    weir_node_set_size(node, raw->fixed ? (uint64_t)opts->size : child_size - raw->offset);
+    return 0;
+}
+
+static void raw_close(struct weir_node *node)
+{
+}
+
+static int raw_map(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length, unsigned flags,
+                   struct weir_extent *extent, struct weir_need *need)
+{
+    const struct raw_state *raw = weir_node_state(node);
+
+    *extent = (struct weir_extent){
+        .where = WEIR_DATA,
+        .offset = 0,
+        .length = weir_node_size(node),
+        .edge = raw->file,
+        .child_offset = raw->offset,
+        .child_length = weir_node_size(node),
+    };
+    return 0;
+}
+
+static weir_co_fn int raw_resize(struct weir_node *node, uint64_t size, struct weir_error **err)
+{
+    const struct raw_state *raw = weir_node_state(node);
+    int ret;
+
+    if (raw->fixed)
+        return weir_error_set(err, -ENOTSUP, "Cannot resize fixed-size raw disks");
+    if (size > INT64_MAX - raw->offset)
+        return weir_error_set(err, -EINVAL, "Disk size too large for the chosen offset");
+    ret = weir_node_resize(raw->file, raw->offset + size, err);
+    if (ret < 0)
+        return ret;
+    weir_node_set_size(node, size);
+    return 0;
+}
+
+const struct weir_driver weir_driver_raw = {
+    .name = "raw",
+    .flags = WEIR_DRIVER_FORMAT,
+    .state_size = sizeof(struct raw_state),
+    .options = &weir_schema_opts_raw,
+    .open = raw_open,
+    .close = raw_close,
+};
+
+static const struct weir_driver raw_window = {
+    .name = "raw",
+    .flags = WEIR_DRIVER_FORMAT,
+    .state_size = sizeof(struct raw_state),
+    .options = &weir_schema_opts_raw,
+    .open = raw_open,
+    .close = raw_close,
+    .map = raw_map,
+    .resize = raw_resize,
+};
