@@ -6,7 +6,7 @@
  * changed: a file that somebody uses is left as it is. A file that did not exist before is removed again
  * when a step fails.
  */
-#include "protocol/host_file.h"
+#include "protocol/host/host.h"
 
 #include "base/alloc.h"
 #include "gen/schema.h"

@@ -5,7 +5,7 @@
  * A number is given back to the system only when no call can use it any more; the closing itself happens on a
  * worker, as it may hang like any other call.
  */
-#include "protocol/host_file.h"
+#include "protocol/host/host.h"
 
 #include "base/alloc.h"
 #include "graph/graph.h"

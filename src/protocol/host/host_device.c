@@ -3,8 +3,8 @@
  * host_device: a block device of the host (or a character device that behaves like one).
  */
 #include "gen/schema.h"
-#include "protocol/host_file.h"
-#include "protocol/host_options.h"
+#include "protocol/host/host.h"
+#include "protocol/host/options.h"
 
 extern const struct weir_driver weir_driver_host_device;
 

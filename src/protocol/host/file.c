@@ -3,8 +3,8 @@
  * file: a regular file of the host.
  */
 #include "gen/schema.h"
-#include "protocol/host_file.h"
-#include "protocol/host_options.h"
+#include "protocol/host/host.h"
+#include "protocol/host/options.h"
 
 extern const struct weir_driver weir_driver_file;
 

@@ -7,7 +7,7 @@
  * device zero by itself or refuses; ZERO_RANGE may write zeroes, which is no answer to NO_FALLBACK. What is
  * refused once as unsupported is not tried again; -ENOTSUP lets the core write zeroes.
  */
-#include "protocol/host_file.h"
+#include "protocol/host/host.h"
 
 #include "io/request.h"
 #include <errno.h>

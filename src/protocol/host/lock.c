@@ -10,7 +10,7 @@
  * prepare takes what is new, commit gives back what is no longer needed, abort what prepare took. The same
  * steps open and close the descriptor for changes of an auto-read-only node.
  */
-#include "protocol/host_file.h"
+#include "protocol/host/host.h"
 
 #include "base/alloc.h"
 #include "graph/graph.h"

@@ -8,12 +8,12 @@
  * to write.
  *
  * Everything that may hang (open, close, stat, locks, truncate) runs on a worker and with a limit. Reads and
- * writes take the cheapest way that cannot block a loop for long; see host_io.c.
+ * writes take the cheapest way that cannot block a loop for long; see io.c.
  *
  * Threads: open, close, permissions and resize on the control loop; requests on any loop.
  */
-#ifndef WEIR_PROTOCOL_HOST_FILE_H
-#define WEIR_PROTOCOL_HOST_FILE_H
+#ifndef WEIR_PROTOCOL_HOST_HOST_H
+#define WEIR_PROTOCOL_HOST_HOST_H
 
 #include "co/co.h"
 #include "graph/node.h"
@@ -95,7 +95,7 @@ struct weir_host_options {
     bool device; /* host_device: block or character devices; else regular files */
 };
 
-/* ---- host_open.c ---- */
+/* ---- open.c ---- */
 int weir_host_open(struct weir_node *node, const struct weir_host_options *options,
                    struct weir_error **err) weir_co_fn weir_must_check;
 void weir_host_close(struct weir_node *node) weir_co_fn;
@@ -107,7 +107,7 @@ const char *weir_host_filename(struct weir_node *node);
 int64_t weir_host_allocated_size(struct weir_node *node) weir_co_fn;
 int weir_host_resize(struct weir_node *node, uint64_t size, struct weir_error **err) weir_co_fn;
 
-/* ---- host_fd.c ---- */
+/* ---- fd.c ---- */
 struct weir_host_fd *weir_host_fd_new(int fd);
 struct weir_host_fd *weir_host_fd_ref(struct weir_host_fd *fd);
 /* The last reference closes it, on a worker: closing may hang. Any thread. NULL is fine. */
@@ -120,7 +120,7 @@ void weir_host_write_put(struct weir_host_file *host, struct weir_host_fd *fd);
 /* Runs @run(@arg) on a worker, at most WEIR_HOST_CALLS_MAX of a node at a time. Any loop. */
 int weir_host_call(struct weir_host_file *host, int (*run)(void *arg), void *arg) weir_co_fn;
 
-/* ---- host_lock.c: permissions ---- */
+/* ---- lock.c: permissions ---- */
 int weir_host_perm_prepare(struct weir_node *node, unsigned perm, unsigned shared,
                            struct weir_error **err) weir_co_fn;
 void weir_host_perm_commit(struct weir_node *node) weir_co_fn;
@@ -136,18 +136,18 @@ void weir_host_lock_drop(int fd, const struct weir_host_locks *have, const struc
 /* The error of a failed weir_host_lock_take(). */
 int weir_host_lock_error(int ret, unsigned conflict, bool shared, const char *path, struct weir_error **err);
 
-/* ---- host_io.c: requests ---- */
+/* ---- io.c: requests ---- */
 int weir_host_submit(struct weir_node *node, struct weir_request *request) weir_co_fn;
 int weir_host_try_submit(struct weir_node *node, struct weir_request *request);
 /* One call on the descriptor, by the ring or on a worker as the node's options say. */
 int weir_host_do(struct weir_host_file *host, struct weir_sys_io *io) weir_co_fn;
 
-/* ---- host_space.c: zero, discard, status ---- */
+/* ---- space.c: zero, discard, status ---- */
 int weir_host_zero(struct weir_host_file *host, struct weir_request *request) weir_co_fn;
 int weir_host_discard(struct weir_host_file *host, struct weir_request *request) weir_co_fn;
 int weir_host_status(struct weir_node *node, struct weir_request *request) weir_co_fn;
 
-/* ---- host_create.c ---- */
+/* ---- create.c ---- */
 extern const struct weir_create_ops weir_host_create_ops;
 
 #endif

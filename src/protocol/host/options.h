@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * From the schema's option values to those of host_file.h, for both drivers. Pure functions.
+ * From the schema's option values to those of host.h, for both drivers. Pure functions.
  */
 #ifndef WEIR_PROTOCOL_HOST_OPTIONS_H
 #define WEIR_PROTOCOL_HOST_OPTIONS_H
 
 #include "gen/schema.h"
-#include "protocol/host_file.h"
+#include "protocol/host/host.h"
 
 /* Nothing said: the best way for the file. `threads` said: no ring. */
 static inline enum weir_host_aio weir_host_aio(bool given, enum weir_q_blockdev_aio_options aio)

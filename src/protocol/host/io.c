@@ -15,7 +15,7 @@
  *
  * Which way works for writes is found out by the first write: there is no harmless probe.
  */
-#include "protocol/host_file.h"
+#include "protocol/host/host.h"
 
 #include "base/alloc.h"
 #include "base/iov.h"

@@ -7,7 +7,7 @@
  * whenever it ends. The size of a node is that of the file rounded up to 512 bytes, as other tools have it;
  * what lies beyond the end of the file reads as zero.
  */
-#include "protocol/host_file.h"
+#include "protocol/host/host.h"
 
 #include "base/alloc.h"
 #include "graph/graph.h"
@@ -139,7 +139,7 @@ static bool is_local(const struct weir_sys_stat *stat)
     return false;
 }
 
-/* How transfers of one direction start; see host_io.c for how they change. */
+/* How transfers of one direction start; see io.c for how they change. */
 static enum weir_host_inline first_way(const struct weir_host_file *host, bool nowait)
 {
     if (host->direct)
