@@ -211,7 +211,8 @@ static void enable(struct weir_sys_loop *loop)
 {
     unsigned flags_before;
 
-    WEIR_ASSERT(io_uring_enable_rings(&loop->ring) == 0);
+    /* liburing 2.3 declares io_uring_enable_rings(), but its shared object does not have it. */
+    WEIR_ASSERT(io_uring_register((unsigned)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0);
     loop->owner = pthread_self();
     loop->enabled = true;
     flags_before = loop->ring.int_flags;
