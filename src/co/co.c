@@ -197,7 +197,9 @@ void weir_co_start(struct weir_loop *loop, void (*run)(void *arg) weir_co_fn, vo
     struct remote_start *start;
 
     if (loop == weir_loop_self()) {
-        STAILQ_INSERT_TAIL(&loop->ready, &co_take(loop, run, arg)->call, link);
+        struct weir_co *co = co_take(loop, run, arg);
+
+        STAILQ_INSERT_TAIL(&loop->ready, &co->call, link);
         return;
     }
     start = weir_new(struct remote_start);

@@ -42,9 +42,10 @@ int weir_co_work(int (*run)(void *arg), void *arg) weir_co_fn;
 /*
  * The same with a limit. Past @deadline_ns it returns -ETIMEDOUT at once while the call goes on; @release(@arg) is
  * then called on the worker when the call has ended (it must give back what @run acquired). When the call ends
- * in time @release is not called.
+ * in time @release is not called. @release may be NULL; -1: no limit.
  */
-int weir_co_work_until(int (*run)(void *arg), void (*release)(void *arg), void *arg, int64_t deadline_ns) weir_co_fn;
+int weir_co_work_until(int (*run)(void *arg), void (*release)(void *arg), void *arg,
+                       int64_t deadline_ns) weir_co_fn;
 
 /* FIFO queue of waiting coroutines; guarded by a thread mutex of the caller's. */
 struct weir_co_waiter {
@@ -60,7 +61,8 @@ void weir_co_queue_init(struct weir_co_queue *queue);
 /* Gives @mutex back, waits to be woken, takes it again. */
 void weir_co_queue_wait(struct weir_co_queue *queue, struct weir_mutex *mutex) weir_co_fn;
 /* As above; 0 when woken, -ETIMEDOUT past @deadline_ns (-1: no limit). */
-int weir_co_queue_wait_until(struct weir_co_queue *queue, struct weir_mutex *mutex, int64_t deadline_ns) weir_co_fn;
+int weir_co_queue_wait_until(struct weir_co_queue *queue, struct weir_mutex *mutex,
+                             int64_t deadline_ns) weir_co_fn;
 /* @mutex of the queue must be held. */
 bool weir_co_queue_wake_one(struct weir_co_queue *queue);
 void weir_co_queue_wake_all(struct weir_co_queue *queue);
@@ -85,7 +87,7 @@ struct weir_co_group {
 };
 void weir_co_group_init(struct weir_co_group *group);
 void weir_co_group_done(struct weir_co_group *group);
-/* Starts @run(@arg) on the calling loop as a member. */
+/* Starts @run(@arg) on the calling loop as a member; runs it at once until it first waits. */
 void weir_co_group_start(struct weir_co_group *group, void (*run)(void *arg) weir_co_fn, void *arg);
 /* Waits until at most @left members run. */
 void weir_co_group_wait(struct weir_co_group *group, unsigned left) weir_co_fn;

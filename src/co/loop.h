@@ -25,8 +25,8 @@ int weir_runtime_init(struct weir_error **err) weir_must_check;
 /* The reverse; every other loop must be gone and no coroutine left (asserted). */
 void weir_runtime_done(void);
 /*
- * Runs the control loop until weir_loop_stop(weir_loop_control()). In the simulator it returns as well when
- * nothing can happen any more.
+ * Runs the control loop until weir_loop_stop(weir_loop_control()). May be called again afterwards. (In the simulator
+ * weir_sim_run() comes back by itself when nothing can happen any more.)
  */
 void weir_runtime_run(void);
 
@@ -37,7 +37,11 @@ int weir_loop_new(const char *name, struct weir_loop **ret_loop, struct weir_err
  * coroutine on the control loop.
  */
 void weir_loop_free(struct weir_loop *loop) weir_co_fn;
-void weir_loop_stop(struct weir_loop *loop); /* any thread */
+/*
+ * Any thread. The control loop returns from weir_runtime_run(); another one ends as weir_loop_free() says, and must
+ * still be freed.
+ */
+void weir_loop_stop(struct weir_loop *loop);
 
 struct weir_loop *weir_loop_self(void); /* NULL on a worker */
 struct weir_loop *weir_loop_control(void);

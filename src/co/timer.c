@@ -63,11 +63,12 @@ void weir_timer_cancel(struct weir_timer *timer)
 {
     struct weir_loop *loop = timer->loop;
     struct weir_timer *last;
-    unsigned index = timer->heap_index;
+    unsigned index;
 
     if (!loop)
         return;
     WEIR_ASSERT(loop == weir_loop_self());
+    index = timer->heap_index;
     timer->loop = NULL;
     last = loop->timers[--loop->timer_count];
     if (last == timer)
