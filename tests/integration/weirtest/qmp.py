@@ -70,6 +70,8 @@ class Qmp:
         while True:
             message = self.receive(end - time.monotonic())
             assert message is not None, 'the monitor was closed' if self.closed else f'no reply in {timeout} s'
+            if 'QMP' in message and 'Debian' in message['QMP']['version']['package']:
+                continue  # qemu's daemon greets twice when a client comes very early
             if 'event' not in message:
                 return message
             self.events.append(message)
