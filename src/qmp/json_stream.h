@@ -14,8 +14,8 @@
 #include "base/macros.h"
 #include <jansson.h>
 
-/* Arrays and objects within each other. */
-#define WEIR_JSON_DEPTH_MAX 1024
+/* Arrays and objects within each other: what parsing, printing and freeing take of a coroutine's stack. */
+#define WEIR_JSON_DEPTH_MAX 256
 /* Bytes of one message. */
 #define WEIR_JSON_MESSAGE_MAX (64u << 20)
 /* Values (members of objects and arrays, at every level) of one message. */
