@@ -157,12 +157,36 @@ static void let_go_on(struct weir_drain_record *record)
     free(record);
 }
 
+/* ---- background work of nodes ---- */
+
+bool weir_node_background_begin(struct weir_node *node)
+{
+    WEIR_ASSERT(weir_loop_self() == weir_loop_control());
+    if (node->drained || node->graph->closing)
+        return false;
+    weir_node_ref(node);
+    node->background++;
+    return true;
+}
+
+void weir_node_background_end(struct weir_node *node)
+{
+    WEIR_ASSERT(weir_loop_self() == weir_loop_control() && node->background);
+    if (!--node->background && node->drained)
+        weir_graph_rested();
+    weir_node_unref(node);
+}
+
 /* ---- waiting ---- */
 
-static bool all_empty(void *arg)
+static bool all_at_rest(void *arg)
 {
     const struct weir_drain_record *record = arg;
 
+    for (unsigned i = 0; i < record->node_count; i++) {
+        if (record->nodes[i]->background)
+            return false;
+    }
     for (unsigned i = 0; i < record->edge_count; i++) {
         if (!weir_gate_empty(record->edges[i]->gate))
             return false;
@@ -204,8 +228,11 @@ static int report_timeout(const struct weir_drain_record *record, int64_t limit_
     double limit = (double)limit_ns / 1e9;
     struct weir_gate_op oldest;
 
-    if (!find_oldest(record, &oldest))
-        return weir_error_set(err, -ETIMEDOUT, "drain of node '%s' gave up after %g s", name, limit);
+    if (!find_oldest(record, &oldest)) {
+        return weir_error_set(err, -ETIMEDOUT,
+                              "drain of node '%s' gave up after %g s: a node writes its tables back", name,
+                              limit);
+    }
     weir_autofree char *what = describe_op(&oldest);
     weir_autofree char *who = weir_edge_describe_parent(oldest.edge);
 
@@ -233,7 +260,7 @@ int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, u
     }
     TAILQ_INSERT_TAIL(&weir_graph.drains, record, link);
     stop_all(record);
-    ret = weir_graph_wait(all_empty, record, deadline);
+    ret = weir_graph_wait(all_at_rest, record, deadline);
     if (ret < 0) {
         ret = report_timeout(record, limit_ns, err);
         let_go_on(record);

@@ -93,7 +93,7 @@ void weir_drain_end(struct weir_drain *drain);
 
 /*
  * Background work of a node's own (table write-back without a guest's flush): begin says no while the node is
- * drained; a drain waits for what has begun. Control loop.
+ * drained, and once it closes; a drain waits for what has begun, and so does the node's end. Control loop.
  */
 bool weir_node_background_begin(struct weir_node *node);
 void weir_node_background_end(struct weir_node *node);
