@@ -25,7 +25,6 @@ static void stop_here(struct weir_call *call)
     struct weir_loop *loop = weir_container_of(call, struct weir_loop, stop_call);
 
     loop->stop = true;
-    atomic_store(&loop->stop_asked, false);
 }
 
 static struct weir_loop *loop_new(unsigned index, const char *name)
@@ -163,6 +162,7 @@ static bool close_if_idle(struct weir_loop *loop)
 
 void weir_loop_stop(struct weir_loop *loop)
 {
+    /* Once: a loop whose thread has ended takes no calls. */
     if (!atomic_exchange(&loop->stop_asked, true))
         weir_loop_call(loop, &loop->stop_call);
 }
@@ -215,6 +215,7 @@ void weir_runtime_run(void)
         collect(loop);
     }
     loop->stop = false;
+    atomic_store(&loop->stop_asked, false);
 }
 
 /* ---- other loops ---- */
