@@ -59,10 +59,11 @@ static int report_conflict(const struct weir_node *node, const struct weir_edge 
         node->name, perms, by, node->name, taker->name, against, node->name, sharer->name);
 }
 
+/* Who came last asks for too much, rather than those who were there. */
 static int check_conflicts(const struct weir_node *node, const struct weir_edge *const *users, unsigned count,
                            struct weir_error **err)
 {
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = count; i-- > 0;) {
         for (unsigned j = 0; j < count; j++) {
             unsigned denied = i == j ? 0 : conflict(users[i], users[j]);
 
