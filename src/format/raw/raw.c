@@ -117,6 +117,7 @@ const struct weir_driver weir_driver_raw = {
     .options = &weir_schema_opts_raw,
     .open = raw_open,
     .close = raw_close,
+    .resize = raw_resize,
 };
 
 static const struct weir_driver raw_window = {
