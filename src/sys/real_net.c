@@ -17,7 +17,7 @@
 
 /* ---- connections ---- */
 
-/* Whether @address is the path of a socket at which nobody listens. */
+/* Whether @address is the path of a socket that no process holds any more. */
 static bool is_stale(const struct sockaddr *address, unsigned address_length,
                      char path[sizeof(struct sockaddr_un)])
 {
@@ -32,7 +32,8 @@ static bool is_stale(const struct sockaddr *address, unsigned address_length,
     path[length] = '\0';
     if (path[0] == '\0' || lstat(path, &stat) < 0 || !S_ISSOCK(stat.st_mode))
         return false; /* an abstract name has no file */
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    /* A datagram socket cannot connect: a living stream listener answers EPROTOTYPE, and never hears of it. */
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
     ret = WEIR_REAL_RETRY(connect(fd, address, address_length));
