@@ -20,6 +20,7 @@ struct async {
     struct iovec *iov;            /* own copy of the vector */
     struct weir_buffer *private;  /* own memory, where the parent's is not reference counted */
     struct weir_buffer *borrowed; /* reference to the parent's */
+    struct weir_status status;    /* STATUS */
     bool done, left;              /* edge->io->mutex */
     int result;
 };
@@ -65,7 +66,10 @@ static weir_co_fn void async_run(void *arg)
 {
     struct async *async = arg;
     struct weir_edge_io *io = async->edge->io;
-    int result = weir_io(async->edge, &async->request);
+    const struct weir_request *request = &async->request;
+    int result = request->op == WEIR_OP_STATUS
+                     ? weir_io_status(async->edge, request->offset, request->length, true, &async->status)
+                     : weir_io(async->edge, &async->request);
     bool left;
 
     weir_mutex_lock(&io->mutex);
@@ -106,7 +110,7 @@ int weir_io_abandonable(struct weir_edge *edge, struct weir_request *request, in
 
     if (atomic_load(&edge->broken))
         return -ECANCELED;
-    ret = weir_io_try(edge, request);
+    ret = request->op == WEIR_OP_STATUS ? -EAGAIN : weir_io_try(edge, request);
     if (ret != -EAGAIN)
         return ret;
     async = weir_new(struct async);
@@ -122,6 +126,8 @@ int weir_io_abandonable(struct weir_edge *edge, struct weir_request *request, in
     ret = async->result;
     if (!ret && request->op == WEIR_OP_READ)
         weir_iov_from_buffer(request->iov, request->iovcnt, 0, async->private->data, request->length);
+    if (!ret && request->op == WEIR_OP_STATUS)
+        *request->status = async->status;
     async_free(async);
     return ret;
 }

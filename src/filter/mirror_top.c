@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * mirror-top.
+ *
+ * Invariant: in a drained section every sector that differs between source and target lies in a marked
+ * granule. While requests run, a differing sector is marked, or under the lock of who will mark it, or in a
+ * background-mode write that was not yet answered.
+ *
+ *  - background: write the source, then mark, also when the write failed - a part may have landed (M5). No
+ *    lock: the guest never waits for a copy.
+ *  - write-blocking: hold exactly the request's bytes exclusively (M2), clear the granules that lie wholly
+ *    inside *before* writing (M3, M4), write source and target at once, mark everything again if either
+ *    failed (M6). The guest gets the source's result.
+ *  - a discard is marked after it has ended: the two sides may read differently afterwards.
+ */
+#include "filter/mirror_top.h"
+
+#include "base/alloc.h"
+#include "base/bitmap.h"
+#include "base/iov.h"
+#include "base/law.h"
+#include "co/co.h"
+#include "io/async.h"
+#include "io/io.h"
+#include "io/range_lock.h"
+#include <errno.h>
+
+struct mirror_top {
+    struct weir_edge *source, *target;
+    struct weir_bitmap *bitmap;
+    struct weir_range_table *ranges;
+    _Atomic int mode;
+    _Atomic uint64_t requests;
+    _Atomic int64_t last_ns;
+    void (*notify)(void *opaque, int ret);
+    void *opaque;
+};
+
+struct weir_edge *weir_mirror_top_source(struct weir_node *node)
+{
+    return ((struct mirror_top *)node->state)->source;
+}
+
+struct weir_edge *weir_mirror_top_target(struct weir_node *node)
+{
+    return ((struct mirror_top *)node->state)->target;
+}
+
+struct weir_range_table *weir_mirror_top_ranges(struct weir_node *node)
+{
+    return ((struct mirror_top *)node->state)->ranges;
+}
+
+void weir_mirror_top_set_mode(struct weir_node *node, enum weir_mirror_mode mode)
+{
+    atomic_store(&((struct mirror_top *)node->state)->mode, (int)mode);
+}
+
+uint64_t weir_mirror_top_requests(struct weir_node *node, int64_t *ret_last_ns)
+{
+    struct mirror_top *top = node->state;
+
+    *ret_last_ns = atomic_load_explicit(&top->last_ns, memory_order_relaxed);
+    return atomic_load_explicit(&top->requests, memory_order_relaxed);
+}
+
+static void mark(struct mirror_top *top, const struct weir_request *request)
+{
+    weir_bitmap_set(top->bitmap, request->offset, request->length);
+    top->notify(top->opaque, 0);
+}
+
+static weir_co_fn int write_background(struct mirror_top *top, struct weir_request *request)
+{
+    int ret = weir_io(top->source, request);
+
+    mark(top, request);
+    return ret;
+}
+
+struct target_write {
+    struct mirror_top *top;
+    struct weir_request request;
+    int result;
+};
+
+static weir_co_fn void write_target(void *arg)
+{
+    struct target_write *write = arg;
+
+    write->result = weir_io_abandonable(write->top->target, &write->request, -1);
+}
+
+/* Both sides at once; the caller holds the range. Returns the source's result, *ret_target the target's. */
+static weir_co_fn int write_both(struct mirror_top *top, struct weir_request *request, int *ret_target)
+{
+    struct target_write write = { top, *request, 0 };
+    struct weir_co_group group;
+    int ret;
+
+    /*
+     * Durability of the target is made at the pivot; what the guest asks for is promised by the source. So
+     * is "fast or not at all": the target may take the slow way.
+     */
+    write.request.flags &= ~(unsigned)(WEIR_REQUEST_FUA | WEIR_REQUEST_NO_FALLBACK);
+    weir_co_group_init(&group);
+    weir_co_group_start(&group, write_target, &write);
+    ret = weir_io(top->source, request);
+    weir_co_group_wait(&group, 0);
+    weir_co_group_done(&group);
+    *ret_target = write.result;
+    return ret;
+}
+
+static weir_co_fn int write_active(struct mirror_top *top, struct weir_request *request)
+{
+    struct weir_range_lock lock = { 0 };
+    int target = 0, ret;
+
+    weir_range_lock(top->ranges, &lock, request->offset, request->length, true);
+    weir_bitmap_clear_inner(top->bitmap, request->offset, request->length);
+    ret = write_both(top, request, &target);
+    if (ret || target)
+        weir_bitmap_set(top->bitmap, request->offset, request->length);
+    weir_range_unlock(&lock);
+    if (ret || target)
+        top->notify(top->opaque, target);
+    return ret;
+}
+
+/* Who writes twice needs bytes that stay: a guest may change its buffer meanwhile. */
+static weir_co_fn int write_active_stable(struct mirror_top *top, struct weir_request *request)
+{
+    struct weir_request stable = *request;
+    struct weir_buffer *copy;
+    struct iovec iov;
+    int ret;
+
+    if (request->op != WEIR_OP_WRITE || !(request->flags & WEIR_REQUEST_UNSTABLE))
+        return write_active(top, request);
+    copy = weir_buffer_new(request->length);
+    if (!copy)
+        return -ENOMEM;
+    weir_iov_to_buffer(request->iov, request->iovcnt, 0, copy->data, request->length);
+    iov = (struct iovec){ copy->data, request->length };
+    stable.iov = &iov;
+    stable.iovcnt = 1;
+    stable.buffer = copy;
+    stable.flags &= ~(unsigned)WEIR_REQUEST_UNSTABLE;
+    ret = write_active(top, &stable);
+    weir_buffer_unref(copy);
+    return ret;
+}
+
+static weir_co_fn int mirror_top_submit(struct weir_node *node, struct weir_request *request)
+{
+    struct mirror_top *top = node->state;
+    int mode = atomic_load(&top->mode); /* once: M7 */
+
+    atomic_fetch_add_explicit(&top->requests, 1, memory_order_relaxed);
+    atomic_store_explicit(&top->last_ns, weir_loop_now(weir_loop_self()), memory_order_relaxed);
+    if (mode == WEIR_MIRROR_PASS)
+        return weir_io(top->source, request);
+    if (mode == WEIR_MIRROR_BACKGROUND || request->op == WEIR_OP_DISCARD)
+        return write_background(top, request);
+    return write_active_stable(top, request);
+}
+
+static unsigned mirror_top_cares(struct weir_node *node)
+{
+    return WEIR_OP_BIT(WEIR_OP_WRITE) | WEIR_OP_BIT(WEIR_OP_ZERO) | WEIR_OP_BIT(WEIR_OP_DISCARD);
+}
+
+static void mirror_top_limits(struct weir_node *node, struct weir_limits *limits)
+{
+    /* Any request may come: each child aligns for itself. */
+    limits->request_align = limits->memory_align = 1;
+    limits->transfer_max = limits->zero_align = limits->zero_max = 0;
+    limits->discard_align = limits->discard_max = 0;
+    limits->iov_max = WEIR_IOV_MAX;
+    limits->write_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_UNCHANGED;
+    limits->zero_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
+}
+
+static void mirror_top_child_perm(struct weir_node *node, const struct weir_edge *edge, unsigned perm,
+                                  unsigned shared, unsigned *ret_perm, unsigned *ret_shared)
+{
+    if (edge->role & WEIR_ROLE_FILTERED) {
+        *ret_perm = perm | WEIR_PERM_CONSISTENT_READ;
+        *ret_shared = shared | WEIR_PERM_WRITE | WEIR_PERM_WRITE_UNCHANGED;
+    } else {
+        *ret_perm = WEIR_PERM_WRITE;
+        *ret_shared = WEIR_PERM_WRITE_UNCHANGED;
+    }
+    *ret_shared &= ~(unsigned)WEIR_PERM_RESIZE;
+}
+
+static weir_co_fn int mirror_top_open(struct weir_node *node, const void *options, struct weir_error **err)
+{
+    const struct weir_mirror_top_options *given = options;
+    struct mirror_top *top = node->state;
+    json_t *name;
+    int ret;
+
+    top->bitmap = given->bitmap;
+    top->notify = given->notify;
+    top->opaque = given->opaque;
+    atomic_init(&top->mode, (int)given->mode);
+    name = json_string(given->source->name);
+    ret = weir_node_open_child(node, name, "backing", WEIR_ROLE_FILTERED | WEIR_ROLE_PRIMARY, &top->source,
+                               err);
+    json_decref(name);
+    if (ret)
+        return ret;
+    name = json_string(given->target->name);
+    ret = weir_node_open_child(node, name, "target", WEIR_ROLE_DATA, &top->target, err);
+    json_decref(name);
+    if (ret)
+        return ret;
+    top->ranges = weir_range_table_new();
+    weir_node_set_size(node, weir_node_size(given->source));
+    return 0;
+}
+
+static weir_co_fn void mirror_top_close(struct weir_node *node)
+{
+    weir_range_table_free(((struct mirror_top *)node->state)->ranges);
+}
+
+const struct weir_driver weir_driver_mirror_top = {
+    .name = "mirror_top",
+    .flags = WEIR_DRIVER_FILTER | WEIR_DRIVER_INTERNAL,
+    .state_size = sizeof(struct mirror_top),
+    .open = mirror_top_open,
+    .close = mirror_top_close,
+    .limits = mirror_top_limits,
+    .child_perm = mirror_top_child_perm,
+    .cares = mirror_top_cares,
+    .submit = mirror_top_submit,
+};

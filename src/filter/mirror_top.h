@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * mirror-top: the filter that a mirror job puts above its source.
+ *
+ * It forwards to the source (child "backing") and either marks what was changed (background) or writes the
+ * same to the target (child "target") before it answers (write-blocking). Reads and flushes pass as if it
+ * were not there. The rules M1 to M9 of docs/architecture.md live here and in job/copy.
+ */
+#ifndef WEIR_FILTER_MIRROR_TOP_H
+#define WEIR_FILTER_MIRROR_TOP_H
+
+#include "graph/node.h"
+
+struct weir_bitmap;
+struct weir_range_table;
+
+enum weir_mirror_mode {
+    WEIR_MIRROR_PASS,       /* only forward: the job is ending without the target */
+    WEIR_MIRROR_BACKGROUND, /* mark after the write */
+    WEIR_MIRROR_BLOCKING,   /* write both */
+};
+
+/* What the job gives at open. The bitmap is the job's; it must outlive the node. */
+struct weir_mirror_top_options {
+    struct weir_node *source, *target;
+    struct weir_bitmap *bitmap;
+    enum weir_mirror_mode mode;
+    /* The range was marked (ret 0), or writing it to the target failed with @ret. Any loop; must not wait. */
+    void (*notify)(void *opaque, int ret);
+    void *opaque;
+};
+
+extern const struct weir_driver weir_driver_mirror_top;
+
+/* A request sees one mode from its beginning to its end (rule M7), so no drain is needed. Any thread. */
+void weir_mirror_top_set_mode(struct weir_node *node, enum weir_mirror_mode mode);
+struct weir_edge *weir_mirror_top_source(struct weir_node *node);
+struct weir_edge *weir_mirror_top_target(struct weir_node *node);
+/*
+ * Guest requests that pass write-path of the filter: how many in all, and monotonic time of the last. Any
+ * thread.
+ */
+uint64_t weir_mirror_top_requests(struct weir_node *node, int64_t *ret_last_ns);
+/* Where active writes and copies exclude each other (rule M2). */
+struct weir_range_table *weir_mirror_top_ranges(struct weir_node *node);
+/* After the children were exchanged by a transaction the job must not use the edges any more. */
+
+#endif

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The copy engine's workers and their pace.
+ */
+#include "job/copy.h"
+
+#include "base/alloc.h"
+#include "base/iov.h"
+#include "co/co.h"
+#include "graph/gate.h"
+#include "io/async.h"
+#include "io/io.h"
+#include "sys/sys.h"
+#include <errno.h>
+
+/* Idle guests: a few large chunks in flight. Busy guests: one small one, so that a write waits for little. */
+#define WORKERS 4u
+#define WORKERS_BUSY 1u
+#define CHUNK ((uint64_t)1 << 20)
+#define CHUNK_BUSY ((uint64_t)64 << 10)
+/* Guests count as busy for so long after a request. */
+#define BUSY_NS (20 * 1000000LL)
+/* Below this length a look at the block status costs more than the copy. */
+#define STATUS_MIN ((uint64_t)64 << 10)
+
+struct weir_copy {
+    struct weir_copy_options options;
+    struct weir_mutex mutex;
+    struct weir_co_queue work;  /* workers wait here */
+    struct weir_co_queue ended; /* weir_copy_stop() waits here */
+    unsigned workers, in_flight;
+    atomic_uint resting; /* workers that wait for marks */
+    uint64_t cursor;     /* where the next area is looked for */
+    bool stop, paused;
+    int error;
+    bool error_write;
+    uint64_t copied;
+    int64_t due_ns; /* rate limit: when the next chunk may start */
+};
+
+struct weir_copy *weir_copy_new(const struct weir_copy_options *options)
+{
+    struct weir_copy *copy = weir_new(struct weir_copy);
+
+    copy->options = *options;
+    weir_mutex_init(&copy->mutex);
+    weir_co_queue_init(&copy->work);
+    weir_co_queue_init(&copy->ended);
+    return copy;
+}
+
+static bool guests_busy(struct weir_copy *copy)
+{
+    int64_t last = 0;
+
+    (void)copy->options.guests(copy->options.opaque, &last);
+    return last && weir_sys->clock_ns() - last < BUSY_NS;
+}
+
+/* ---- one area ---- */
+
+/* Block status of the first part of a range; can be left behind like the transfers. */
+static weir_co_fn int look(struct weir_edge *edge, uint64_t offset, uint64_t length,
+                           struct weir_status *ret_status)
+{
+    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, 0);
+
+    request.status = ret_status;
+    return weir_io_abandonable(edge, &request, -1);
+}
+
+static weir_co_fn int zero_target(struct weir_copy *copy, uint64_t offset, uint64_t length)
+{
+    unsigned flags = copy->options.unmap ? WEIR_REQUEST_MAY_UNMAP : 0;
+    struct weir_request request = weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0, flags);
+    struct weir_status status = { .length = 0 };
+
+    /* A target that reads as zero there already, with nothing stored, needs no write. */
+    if (length >= STATUS_MIN && !look(copy->options.target, offset, length, &status) && status.zero &&
+        !status.data && status.length >= length)
+        return 0;
+    return weir_io_abandonable(copy->options.target, &request, -1);
+}
+
+static weir_co_fn int copy_data(struct weir_copy *copy, uint64_t offset, uint64_t length,
+                                struct weir_buffer *buffer, bool *ret_write)
+{
+    struct iovec iov = { buffer->data, length };
+    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
+    int ret;
+
+    *ret_write = false;
+    ret = weir_io_abandonable(copy->options.source, &request, -1);
+    if (ret)
+        return ret;
+    *ret_write = true;
+    if (weir_buffer_is_zero(buffer->data, length))
+        return zero_target(copy, offset, length);
+    request.op = WEIR_OP_WRITE;
+    request.buffer = buffer;
+    return weir_io_abandonable(copy->options.target, &request, -1);
+}
+
+/* Copies a range whose lock is held, following what the source says about zeroes. */
+static weir_co_fn int copy_range(struct weir_copy *copy, uint64_t offset, uint64_t length,
+                                 struct weir_buffer *buffer, bool *ret_write)
+{
+    int ret = 0;
+
+    while (length && !ret) {
+        struct weir_status status = { .length = length, .data = true };
+        uint64_t piece;
+
+        *ret_write = false;
+        if (length >= STATUS_MIN)
+            ret = look(copy->options.source, offset, length, &status);
+        if (ret)
+            break;
+        piece = WEIR_MIN(status.length, length);
+        if (status.zero) {
+            *ret_write = true;
+            ret = zero_target(copy, offset, piece);
+        } else {
+            ret = copy_data(copy, offset, piece, buffer, ret_write);
+        }
+        offset += piece;
+        length -= piece;
+    }
+    return ret;
+}
+
+/* 0, or the error of the copy; *ret_done says whether there was anything to do. */
+static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_t length, bool *ret_done,
+                                bool *ret_write)
+{
+    struct weir_gate_op op = { .op = WEIR_OP_READ, .offset = offset, .length = length };
+    struct weir_buffer *buffer = weir_buffer_new(length); /* before the lock: nobody waits for memory in it */
+    struct weir_range_lock lock = { 0 };
+    int ret = 0;
+
+    *ret_done = *ret_write = false;
+    if (!buffer)
+        return -ENOMEM;
+    weir_gate_enter(copy->options.gate, &op);
+    weir_range_lock(copy->options.ranges, &lock, offset, length, true);
+    if (weir_bitmap_any(copy->options.bitmap, offset, length)) {
+        *ret_done = true;
+        weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
+        ret = copy_range(copy, offset, length, buffer, ret_write);
+        if (ret)
+            weir_bitmap_set(copy->options.bitmap, offset, length);
+    }
+    weir_range_unlock(&lock);
+    weir_gate_leave(&op);
+    weir_buffer_unref(buffer);
+    return ret;
+}
+
+/* ---- the workers ---- */
+
+/* The next area for a worker; mutex held. */
+static bool next_area(struct weir_copy *copy, bool busy, uint64_t *ret_offset, uint64_t *ret_length)
+{
+    uint64_t chunk = WEIR_MAX(busy ? CHUNK_BUSY : CHUNK, weir_bitmap_granularity(copy->options.bitmap));
+
+    if (copy->stop || copy->paused || copy->error || copy->in_flight >= (busy ? WORKERS_BUSY : WORKERS))
+        return false;
+    if (!weir_bitmap_next_area(copy->options.bitmap, copy->cursor, chunk, ret_offset, ret_length) &&
+        (!copy->cursor || !weir_bitmap_next_area(copy->options.bitmap, 0, chunk, ret_offset, ret_length)))
+        return false;
+    copy->cursor = *ret_offset + *ret_length;
+    return true;
+}
+
+/* Waits for the turn of a chunk of @length bytes under the rate limit; mutex held. False: stopped meanwhile. */
+static weir_co_fn bool pace(struct weir_copy *copy, uint64_t length)
+{
+    int64_t now = weir_sys->clock_ns(), due;
+
+    if (!copy->options.speed)
+        return true;
+    due = WEIR_MAX(copy->due_ns, now);
+    copy->due_ns = due + (int64_t)((double)length * 1e9 / (double)copy->options.speed);
+    while (!copy->stop && copy->options.speed && weir_sys->clock_ns() < due)
+        (void)!weir_co_queue_wait_until(&copy->work, &copy->mutex, due);
+    return !copy->stop;
+}
+
+/* Rests until there may be something to do. Mutex held. */
+static weir_co_fn void rest(struct weir_copy *copy, bool busy)
+{
+    int64_t deadline = busy && !copy->paused && !copy->error ? weir_sys->clock_ns() + BUSY_NS : -1;
+
+    atomic_fetch_add(&copy->resting, 1);
+    if (!copy->in_flight) {
+        weir_mutex_unlock(&copy->mutex);
+        copy->options.changed(copy->options.opaque);
+        weir_mutex_lock(&copy->mutex);
+    }
+    /* A mark that came before `resting` was raised is seen here; one that comes later kicks. */
+    if (!copy->stop &&
+        (copy->paused || copy->error || copy->in_flight || !weir_bitmap_count(copy->options.bitmap)))
+        (void)!weir_co_queue_wait_until(&copy->work, &copy->mutex, deadline);
+    atomic_fetch_sub(&copy->resting, 1);
+}
+
+/* Takes one area through; mutex held. */
+static weir_co_fn void work_area(struct weir_copy *copy, uint64_t offset, uint64_t length)
+{
+    bool done = false, write = false;
+    int ret = 0;
+
+    copy->in_flight++;
+    if (pace(copy, length)) {
+        weir_mutex_unlock(&copy->mutex);
+        ret = copy_area(copy, offset, length, &done, &write);
+        weir_mutex_lock(&copy->mutex);
+    }
+    copy->in_flight--;
+    if (ret && !copy->error && !copy->stop) {
+        copy->error = ret;
+        copy->error_write = write;
+    } else if (!ret && done) {
+        copy->copied += length;
+    }
+    weir_co_queue_wake_all(&copy->work);
+}
+
+static weir_co_fn void worker_run(void *arg)
+{
+    struct weir_copy *copy = arg;
+    uint64_t offset, length;
+
+    weir_mutex_lock(&copy->mutex);
+    while (!copy->stop) {
+        bool busy = guests_busy(copy);
+
+        if (next_area(copy, busy, &offset, &length))
+            work_area(copy, offset, length);
+        else
+            rest(copy, busy);
+    }
+    copy->workers--;
+    weir_co_queue_wake_all(&copy->ended);
+    weir_mutex_unlock(&copy->mutex);
+}
+
+void weir_copy_start(struct weir_copy *copy)
+{
+    copy->workers = WORKERS;
+    for (unsigned i = 0; i < WORKERS; i++)
+        weir_co_start(copy->options.loop, worker_run, copy);
+}
+
+void weir_copy_kick(struct weir_copy *copy)
+{
+    if (!atomic_load(&copy->resting))
+        return;
+    WEIR_SCOPE_LOCK(&copy->mutex);
+    weir_co_queue_wake_all(&copy->work);
+}
+
+void weir_copy_set_speed(struct weir_copy *copy, uint64_t speed)
+{
+    WEIR_SCOPE_LOCK(&copy->mutex);
+    copy->options.speed = speed;
+    copy->due_ns = 0;
+    weir_co_queue_wake_all(&copy->work);
+}
+
+void weir_copy_set_paused(struct weir_copy *copy, bool paused)
+{
+    WEIR_SCOPE_LOCK(&copy->mutex);
+    copy->paused = paused;
+    weir_co_queue_wake_all(&copy->work);
+}
+
+void weir_copy_note_error(struct weir_copy *copy, int error, bool write)
+{
+    weir_mutex_lock(&copy->mutex);
+    if (!copy->error) {
+        copy->error = error;
+        copy->error_write = write;
+    }
+    weir_mutex_unlock(&copy->mutex);
+    copy->options.changed(copy->options.opaque);
+}
+
+struct weir_copy_state weir_copy_state(struct weir_copy *copy)
+{
+    WEIR_SCOPE_LOCK(&copy->mutex);
+    return (struct weir_copy_state){
+        .idle = !copy->in_flight && !weir_bitmap_count(copy->options.bitmap),
+        .error = copy->error,
+        .error_write = copy->error_write,
+        .copied = copy->copied,
+        .workers = copy->workers,
+    };
+}
+
+void weir_copy_stop(struct weir_copy *copy)
+{
+    weir_mutex_lock(&copy->mutex);
+    copy->stop = true;
+    weir_co_queue_wake_all(&copy->work);
+    while (copy->workers)
+        weir_co_queue_wait(&copy->ended, &copy->mutex);
+    weir_mutex_unlock(&copy->mutex);
+}
+
+void weir_copy_free(struct weir_copy *copy)
+{
+    if (!copy)
+        return;
+    WEIR_ASSERT(!copy->workers);
+    weir_mutex_done(&copy->mutex);
+    free(copy);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The copy engine: brings what a bitmap marks from a source edge to a target edge, in the background.
+ *
+ * Workers are coroutines of one loop. Each takes the next dirty area, enters the job's gate, locks the area
+ * exclusively in the lock table that it shares with whoever writes both sides, clears the marks *before* it reads
+ * (M3), copies, and marks again if anything failed (M6). The engine gives way: while guests write, it uses smaller
+ * chunks and fewer workers, never less than one.
+ */
+#ifndef WEIR_JOB_COPY_H
+#define WEIR_JOB_COPY_H
+
+#include "base/bitmap.h"
+#include "graph/node.h"
+#include "io/range_lock.h"
+
+struct weir_copy;
+
+struct weir_copy_options {
+    struct weir_loop *loop;            /* where the workers run */
+    struct weir_edge *gate;            /* root edge of the job: each chunk is one request in it */
+    struct weir_edge *source, *target; /* edges below that gate */
+    struct weir_range_table *ranges;
+    struct weir_bitmap *bitmap;
+    uint64_t speed; /* bytes/s, 0 = unlimited */
+    bool unmap;     /* zeroes may be given up on the target */
+    /* How many requests guests have made so far, and when the last was (monotonic ns). Any loop. */
+    uint64_t (*guests)(void *opaque, int64_t *ret_last_ns);
+    /* Something has changed that weir_copy_state() shows. Any loop; must not wait. */
+    void (*changed)(void *opaque);
+    void *opaque;
+};
+
+struct weir_copy_state {
+    bool idle;        /* nothing marked and nothing in flight at the moment of asking */
+    int error;        /* first failure, 0: none; the workers rest until weir_copy_retry() */
+    bool error_write; /* it was the target's */
+    uint64_t copied;  /* bytes done so far, repeats included */
+    unsigned workers;
+};
+
+struct weir_copy *weir_copy_new(const struct weir_copy_options *options);
+void weir_copy_start(struct weir_copy *copy);
+/* The bitmap has new marks. Any thread; cheap while the workers are busy. */
+void weir_copy_kick(struct weir_copy *copy);
+void weir_copy_set_speed(struct weir_copy *copy, uint64_t speed);
+void weir_copy_set_paused(struct weir_copy *copy, bool paused);
+/* Notes a failure seen by somebody else (an active write). */
+void weir_copy_note_error(struct weir_copy *copy, int error, bool write);
+struct weir_copy_state weir_copy_state(struct weir_copy *copy);
+/* Stops the workers and waits for them; break the edges first when the storage may hang. Calls stay harmless. */
+void weir_copy_stop(struct weir_copy *copy) weir_co_fn;
+void weir_copy_free(struct weir_copy *copy); /* stopped, or never started */
+
+#endif
