@@ -388,7 +388,7 @@ static void run_traced(void (*section)(struct weir_sys_loop *, struct operation 
     _exit(0);
 }
 
-/* Whether the system call that @child enters is not a sanitizer's, which maps memory when it likes. */
+/* Whether the system call that @child enters is none of a sanitizer's own. */
 static bool is_ours(pid_t child)
 {
     struct __ptrace_syscall_info info;
@@ -396,7 +396,7 @@ static bool is_ours(pid_t child)
     assert_true(ptrace(PTRACE_GET_SYSCALL_INFO, child, (void *)sizeof(info), &info) > 0);
     assert_int_equal(info.op, PTRACE_SYSCALL_INFO_ENTRY);
     return info.entry.nr != SYS_mmap && info.entry.nr != SYS_munmap && info.entry.nr != SYS_madvise &&
-           info.entry.nr != SYS_mprotect;
+           info.entry.nr != SYS_mprotect && info.entry.nr != SYS_sigaltstack;
 }
 
 /* The system calls that @section makes; -1 where this system does not let us count. */
