@@ -29,7 +29,7 @@ struct weir_loop {
     int64_t now_ns;
     struct weir_timer **timers; /* binary heap, the earliest first */
     unsigned timer_count, timer_capacity;
-    unsigned pooled;
+    unsigned pooled, stacks_made;
     struct weir_co_pool pool;
     uint64_t in_flight; /* operations handed to the OS */
     bool stop;
