@@ -32,7 +32,7 @@ static inline void weir_mutex_unlockp(struct weir_mutex **mutex)
 /* Holds @m until the end of the block. */
 #define WEIR_SCOPE_LOCK(m) WEIR_SCOPE_LOCK_AT(m, __COUNTER__)
 #define WEIR_SCOPE_LOCK_AT(m, n) WEIR_SCOPE_LOCK_NAMED(m, n)
-#define WEIR_SCOPE_LOCK_NAMED(m, n)                                                             \
+#define WEIR_SCOPE_LOCK_NAMED(m, n)                                                               \
     __attribute__((cleanup(weir_mutex_unlockp), unused)) struct weir_mutex *scope_lock_##n = (m); \
     weir_mutex_lock(scope_lock_##n)
 

@@ -74,20 +74,25 @@ struct weir_sys_loop_ops {
 
 /* ---- files: blocking calls, for workers and tools only, except where marked ---- */
 
-enum weir_sys_file_type { WEIR_SYS_FILE_REGULAR, WEIR_SYS_FILE_BLOCK, WEIR_SYS_FILE_CHAR, WEIR_SYS_FILE_OTHER };
+enum weir_sys_file_type {
+    WEIR_SYS_FILE_REGULAR,
+    WEIR_SYS_FILE_BLOCK,
+    WEIR_SYS_FILE_CHAR,
+    WEIR_SYS_FILE_OTHER
+};
 
 struct weir_sys_stat {
     enum weir_sys_file_type type;
-    uint64_t size;            /* bytes; for a block device its capacity */
-    uint64_t allocated;       /* bytes the file takes on its file system; 0 for devices */
-    uint64_t device, inode;   /* which file this is */
+    uint64_t size;          /* bytes; for a block device its capacity */
+    uint64_t allocated;     /* bytes the file takes on its file system; 0 for devices */
+    uint64_t device, inode; /* which file this is */
     /* bytes: the smallest unit of O_DIRECT transfers (offset and length); 512 where the kernel does not say */
     uint32_t logical_block;
     /* bytes: alignment of buffers for O_DIRECT; 4096 where the kernel does not say */
     uint32_t memory_align;
     uint32_t discard_granularity; /* bytes, 0 = unknown or unsupported */
-    uint64_t fs_magic;        /* statfs f_type */
-    bool read_only;           /* a device that is write protected */
+    uint64_t fs_magic;            /* statfs f_type */
+    bool read_only;               /* a device that is write protected */
 };
 
 enum weir_sys_lock { WEIR_SYS_UNLOCK, WEIR_SYS_LOCK_SHARED, WEIR_SYS_LOCK_EXCLUSIVE };
@@ -99,7 +104,8 @@ struct weir_sys_file_ops {
     int (*stat)(int fd, struct weir_sys_stat *ret_stat);
     int (*unlink)(const char *path);
     int (*truncate)(int fd, uint64_t size);
-    int (*fallocate)(int fd, int mode, uint64_t offset, uint64_t length); /* block devices too where the kernel can */
+    int (*fallocate)(int fd, int mode, uint64_t offset,
+                     uint64_t length); /* block devices too where the kernel can */
     int (*fsync)(int fd, bool data_only);
     ssize_t (*pread)(int fd, void *buffer, size_t length, uint64_t offset);
     ssize_t (*pwrite)(int fd, const void *buffer, size_t length, uint64_t offset);
@@ -114,8 +120,8 @@ struct weir_sys_file_ops {
      * the file; @offset itself must be before it). -EOPNOTSUPP where the file system cannot tell.
      */
     int (*extent)(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end);
-    int (*discard)(int fd, uint64_t offset, uint64_t length);                 /* BLKDISCARD */
-    int (*zero_out)(int fd, uint64_t offset, uint64_t length);                /* BLKZEROOUT */
+    int (*discard)(int fd, uint64_t offset, uint64_t length);  /* BLKDISCARD */
+    int (*zero_out)(int fd, uint64_t offset, uint64_t length); /* BLKZEROOUT */
     /* Open-file-description locks. lock() does not wait: -EAGAIN on conflict. */
     int (*lock)(int fd, enum weir_sys_lock kind, uint64_t start, uint64_t length);
     /* Whether another description holds a lock that conflicts with @kind: 1, 0 or -errno. */
@@ -230,8 +236,8 @@ struct weir_sys_process_ops {
 struct weir_sys {
     const char *name;
     bool simulated;
-    int64_t (*clock_ns)(void);    /* monotonic */
-    int64_t (*wall_ns)(void);     /* since the epoch */
+    int64_t (*clock_ns)(void); /* monotonic */
+    int64_t (*wall_ns)(void);  /* since the epoch */
     uint64_t (*random)(void);
     struct weir_sys_loop_ops loop;
     struct weir_sys_file_ops file;
