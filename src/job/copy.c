@@ -275,6 +275,13 @@ void weir_copy_set_paused(struct weir_copy *copy, bool paused)
     weir_co_queue_wake_all(&copy->work);
 }
 
+void weir_copy_retry(struct weir_copy *copy)
+{
+    WEIR_SCOPE_LOCK(&copy->mutex);
+    copy->error = 0;
+    weir_co_queue_wake_all(&copy->work);
+}
+
 void weir_copy_note_error(struct weir_copy *copy, int error, bool write)
 {
     weir_mutex_lock(&copy->mutex);

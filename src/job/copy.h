@@ -45,6 +45,8 @@ void weir_copy_start(struct weir_copy *copy);
 void weir_copy_kick(struct weir_copy *copy);
 void weir_copy_set_speed(struct weir_copy *copy, uint64_t speed);
 void weir_copy_set_paused(struct weir_copy *copy, bool paused);
+/* Forgets the error and goes on: what failed is still marked. */
+void weir_copy_retry(struct weir_copy *copy);
 /* Notes a failure seen by somebody else (an active write). */
 void weir_copy_note_error(struct weir_copy *copy, int error, bool write);
 struct weir_copy_state weir_copy_state(struct weir_copy *copy);

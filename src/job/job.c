@@ -195,11 +195,19 @@ int weir_job_fail(struct weir_job *job, int ret, const char *format, ...)
     return ret;
 }
 
-void weir_job_io_error(struct weir_job *job, bool write)
+int weir_job_io_error(struct weir_job *job, enum weir_job_on_error policy, int ret, bool write)
 {
-    struct weir_job_error_info info = { write, "report" };
+    bool stop = policy == WEIR_JOB_ON_ERROR_STOP || (policy == WEIR_JOB_ON_ERROR_ENOSPC && ret == -ENOSPC);
+    bool ignore = policy == WEIR_JOB_ON_ERROR_IGNORE;
+    struct weir_job_error_info info = { write, stop ? "stop" : ignore ? "ignore" : "report" };
 
     weir_job_tell(job, WEIR_JOB_EVENT_ERROR, &info);
+    if (stop) {
+        job->io_status = ret == -ENOSPC ? WEIR_JOB_IO_NOSPACE : WEIR_JOB_IO_FAILED;
+        job->user_paused = true;
+        weir_job_apply_pause(job);
+    }
+    return stop || ignore ? 0 : ret;
 }
 
 /* ---- states that the run passes ---- */

@@ -44,6 +44,16 @@ enum weir_job_verb {
 /* How many results of dismissed jobs are kept. */
 #define WEIR_JOB_HISTORY_MAX 64
 
+/* What a job does about an I/O error of its own; the names are QMP's. */
+enum weir_job_on_error {
+    WEIR_JOB_ON_ERROR_REPORT,
+    WEIR_JOB_ON_ERROR_IGNORE,
+    WEIR_JOB_ON_ERROR_ENOSPC, /* stop for ENOSPC, else report */
+    WEIR_JOB_ON_ERROR_STOP,
+    WEIR_JOB_ON_ERROR_AUTO, /* as report */
+};
+enum weir_job_io_status { WEIR_JOB_IO_OK, WEIR_JOB_IO_FAILED, WEIR_JOB_IO_NOSPACE };
+
 struct weir_job;
 
 struct weir_job_driver {
@@ -83,6 +93,7 @@ struct weir_job {
     bool started, finalize_asked;
     uint64_t speed; /* bytes/s, 0 = unlimited */
     uint64_t progress, total;
+    enum weir_job_io_status io_status; /* set when an error stopped it, cleared by resume */
     int result;
     struct weir_error *error;
     struct weir_co_queue wake; /* run() and the steps after it wait here; guarded by weir_job_mutex() */
@@ -141,7 +152,11 @@ void weir_job_wait(struct weir_job *job, int64_t deadline_ns) weir_co_fn;
 void weir_job_wake(struct weir_job *job); /* any thread, while the job lives */
 /* Sets job->error unless there is one, and returns @ret. */
 int weir_job_fail(struct weir_job *job, int ret, const char *format, ...) weir_printf(3, 4);
-void weir_job_io_error(struct weir_job *job, bool write);
+/*
+ * An I/O error @ret of the job's own: tells it and does what the policy says. Returns @ret (report: the job fails)
+ * or 0 (ignore, stop: the caller tries again once the job is not paused).
+ */
+int weir_job_io_error(struct weir_job *job, enum weir_job_on_error policy, int ret, bool write);
 /* A drained section around the job begins or ends: shown as a pause. */
 void weir_job_drain(struct weir_job *job, bool begin);
 

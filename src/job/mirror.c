@@ -29,6 +29,8 @@
 #define GRANULARITY_DEFAULT 65536u
 #define GRANULARITY_MIN 512u
 #define GRANULARITY_MAX ((uint64_t)64 << 20)
+/* How long an ignored error is left alone before the next try. */
+#define RETRY_NS (100 * 1000000LL)
 /* How long letting go of a target that does not answer may take. */
 #define LET_GO_NS (500 * 1000000LL)
 
@@ -49,6 +51,7 @@ struct mirror {
     struct parts *parts;
     struct weir_edge *edge; /* our root edge, on top */
     enum weir_mirror_mode mode;
+    enum weir_job_on_error on_source_error, on_target_error;
     bool complete_asked;
     bool pivoted;
     bool inserted; /* top stands between the source and its users */
@@ -127,10 +130,38 @@ static const struct weir_root_ops mirror_root_ops = {
 
 /* ---- the run ---- */
 
-static int copy_failed(struct mirror *mirror, const struct weir_copy_state *state)
+/* An error of the copy or of an active write: 0 and on with it, or the job fails. */
+static weir_co_fn int copy_failed(struct mirror *mirror, const struct weir_copy_state *state)
 {
-    weir_job_io_error(&mirror->job, state->error_write);
-    return weir_job_fail(&mirror->job, state->error, "%s", strerror(-state->error));
+    struct weir_job *job = &mirror->job;
+    enum weir_job_on_error policy = state->error_write ? mirror->on_target_error : mirror->on_source_error;
+
+    if (weir_job_io_error(job, policy, state->error, state->error_write))
+        return weir_job_fail(job, state->error, "%s", strerror(-state->error));
+    if (job->user_paused) {
+        while (job->user_paused && !job->cancelled)
+            weir_job_wait(job, -1);
+    } else {
+        int64_t retry = weir_sys->clock_ns() + RETRY_NS;
+
+        while (!job->cancelled && weir_sys->clock_ns() < retry)
+            weir_job_wait(job, retry);
+    }
+    weir_copy_retry(mirror->parts->copy);
+    return 0;
+}
+
+/* Looks at the state of the copy once, for as long as errors are ignored or resumed from. */
+static weir_co_fn int settle_errors(struct mirror *mirror, struct weir_copy_state *ret_state)
+{
+    int ret = 0;
+
+    *ret_state = weir_copy_state(mirror->parts->copy);
+    while (ret_state->error && !ret && !mirror->job.cancelled) {
+        ret = copy_failed(mirror, ret_state);
+        *ret_state = weir_copy_state(mirror->parts->copy);
+    }
+    return mirror->job.cancelled ? -ECANCELED : ret;
 }
 
 static weir_co_fn int mirror_run(struct weir_job *job)
@@ -143,12 +174,11 @@ static weir_co_fn int mirror_run(struct weir_job *job)
         return weir_job_fail(job, -EINVAL, "Source and target image have different sizes");
     weir_copy_start(parts->copy);
     for (;;) {
-        struct weir_copy_state state = weir_copy_state(mirror->parts->copy);
+        struct weir_copy_state state;
+        int ret = settle_errors(mirror, &state);
 
-        if (job->cancelled)
-            return -ECANCELED;
-        if (state.error)
-            return copy_failed(mirror, &state);
+        if (ret)
+            return ret;
         if (!ready && state.idle && !job->paused) {
             ready = true;
             weir_job_set_ready(job);
@@ -158,6 +188,17 @@ static weir_co_fn int mirror_run(struct weir_job *job)
             return 0;
         weir_job_wait(job, -1);
     }
+}
+
+bool weir_mirror_actively_synced(struct weir_job *job)
+{
+    struct mirror *mirror = mirror_of(job);
+    struct weir_copy_state state;
+
+    if (!mirror->parts || !mirror->parts->copy)
+        return false;
+    state = weir_copy_state(mirror->parts->copy);
+    return mirror->mode == WEIR_MIRROR_BLOCKING && state.idle && !state.error;
 }
 
 static void start_converging(struct mirror *mirror)
@@ -222,7 +263,8 @@ static weir_co_fn int flush_target(struct mirror *mirror)
     int ret = weir_io_abandonable(weir_mirror_top_target(mirror->parts->top), &flush, deadline);
 
     if (ret) {
-        weir_job_io_error(&mirror->job, true);
+        /* The pivot does not happen, whatever the policy: durability cannot be ignored. */
+        (void)!weir_job_io_error(&mirror->job, WEIR_JOB_ON_ERROR_REPORT, ret, true);
         (void)weir_job_fail(&mirror->job, ret, "Could not flush the target: %s", strerror(-ret));
     }
     return ret;
@@ -250,9 +292,7 @@ static weir_co_fn int end_drained(struct mirror *mirror)
     WEIR_AUTO_ERROR err = NULL;
     int ret;
 
-    if (state.error)
-        return copy_failed(mirror, &state);
-    if (!state.idle)
+    if (state.error || !state.idle)
         return 1;
     ret = flush_target(mirror);
     if (ret)
@@ -515,6 +555,8 @@ int weir_mirror_start(const struct weir_mirror_options *options, struct weir_err
     weir_mutex_init(&mirror->parts->mutex);
     mirror->mode =
         options->copy_mode == WEIR_MIRROR_COPY_WRITE_BLOCKING ? WEIR_MIRROR_BLOCKING : WEIR_MIRROR_BACKGROUND;
+    mirror->on_source_error = options->on_source_error;
+    mirror->on_target_error = options->on_target_error;
     ret = build(mirror, options, err);
     if (ret) {
         unbuild(mirror);

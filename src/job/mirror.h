@@ -6,6 +6,7 @@
 #define WEIR_JOB_MIRROR_H
 
 #include "base/error.h"
+#include "job/job.h"
 
 enum weir_mirror_copy_mode { WEIR_MIRROR_COPY_BACKGROUND, WEIR_MIRROR_COPY_WRITE_BLOCKING };
 
@@ -16,8 +17,12 @@ struct weir_mirror_options {
     uint64_t speed;               /* bytes/s, 0 = unlimited */
     uint64_t granularity;         /* bytes, 0 = 64 KiB */
     enum weir_mirror_copy_mode copy_mode;
+    enum weir_job_on_error on_source_error, on_target_error;
     bool auto_finalize, auto_dismiss;
 };
+
+/* Whether every guest write reaches the target before it is answered, and nothing is left to copy. */
+bool weir_mirror_actively_synced(struct weir_job *job);
 
 /*
  * blockdev-mirror with sync=full: checks, inserts the filter and starts the job. On failure the graph is what it

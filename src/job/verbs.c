@@ -59,6 +59,7 @@ int weir_job_resume(struct weir_job *job, struct weir_error **err)
     if (!job->user_paused)
         return weir_error_set(err, -EINVAL, "Can't resume a job that was not paused");
     job->user_paused = false;
+    job->io_status = WEIR_JOB_IO_OK;
     weir_job_apply_pause(job);
     return 0;
 }
