@@ -55,9 +55,9 @@ check: .cache/deps.stamp
 	@$(PYTHON) scripts/check $(CHECK)
 
 .PHONY: lint
-## lint           style, layers, annotations, docs (LINT="layers sizes" runs these checks only)
+## lint           style, layers, annotations, docs (CHECKS="layers sizes" runs these checks only)
 lint: .cache/deps.stamp
-	@$(PYTHON) scripts/lint $(LINT)
+	@$(PYTHON) scripts/lint $(CHECKS)
 
 .PHONY: demo
 ## demo           serves a live disk, mirrors it while fio writes, pivots, proves that nothing was lost
