@@ -171,14 +171,20 @@ void weir_job_discard(struct weir_job *job)
 
 void weir_job_wait(struct weir_job *job, int64_t deadline_ns)
 {
+    int ret = 0;
+
     weir_mutex_lock(&registry.mutex);
-    (void)!weir_co_queue_wait_until(&job->wake, &registry.mutex, deadline_ns);
+    /* The flag keeps a wake that came between the caller's look at its condition and this wait. */
+    while (!job->woken && !ret)
+        ret = weir_co_queue_wait_until(&job->wake, &registry.mutex, deadline_ns);
+    job->woken = false;
     weir_mutex_unlock(&registry.mutex);
 }
 
 void weir_job_wake(struct weir_job *job)
 {
     WEIR_SCOPE_LOCK(&registry.mutex);
+    job->woken = true;
     weir_co_queue_wake_all(&job->wake);
 }
 

@@ -96,7 +96,8 @@ struct weir_job {
     enum weir_job_io_status io_status; /* set when an error stopped it, cleared by resume */
     int result;
     struct weir_error *error;
-    struct weir_co_queue wake; /* run() and the steps after it wait here; guarded by weir_job_mutex() */
+    struct weir_co_queue wake; /* run() and the steps after it wait here, one coroutine at a time */
+    bool woken;
     TAILQ_ENTRY(weir_job) link;
 };
 

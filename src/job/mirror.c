@@ -321,11 +321,15 @@ static weir_co_fn int mirror_prepare(struct weir_job *job)
         struct weir_drain drain = { 0 };
         WEIR_AUTO_ERROR err = NULL;
 
-        while (!weir_copy_state(mirror->parts->copy).idle && !weir_copy_state(mirror->parts->copy).error &&
-               !job->cancelled)
+        struct weir_copy_state state;
+
+        ret = settle_errors(mirror, &state);
+        while (!ret && !state.idle) {
             weir_job_wait(job, -1);
-        if (job->cancelled)
-            return -ECANCELED;
+            ret = settle_errors(mirror, &state);
+        }
+        if (ret)
+            return ret;
         weir_graph_lock();
         ret = weir_drain_begin(&drain, nodes, 2, WEIR_DRAIN_LIMIT_NS, &err);
         if (!ret) {
