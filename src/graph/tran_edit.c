@@ -77,6 +77,8 @@ int weir_tran_attach(struct weir_tran *tran, struct weir_node *parent, struct we
         weir_tran_undo_to(tran, last);
         return ret;
     }
+    if (role & WEIR_ROLE_FILTERED)
+        weir_node_follow_size(parent); /* before anybody comes to look at the parent */
     if (ret_edge)
         *ret_edge = step->edge;
     return 0;

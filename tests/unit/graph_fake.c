@@ -22,6 +22,15 @@ const char *fake_log(void)
     return log_taken;
 }
 
+void expect_log(const char *text)
+{
+    const char *got = fake_log();
+
+    if (strcmp(got, text))
+        fprintf(stderr, "the log says:  %s\nexpected:      %s\n", got, text);
+    WEIR_ASSERT(!strcmp(got, text));
+}
+
 unsigned fake_open_nodes(void)
 {
     return open_nodes;

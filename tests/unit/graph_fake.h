@@ -40,6 +40,7 @@ void run_graph(void (*body)(void *arg) weir_co_fn);
 
 /* The log so far, which is emptied. Valid until the next call. */
 const char *fake_log(void);
+void expect_log(const char *text);
 void fake_log_add(const char *what, const char *name);
 unsigned fake_open_nodes(void);
 /* Lets leaves with hold-open go on. */

@@ -3,10 +3,8 @@
 #include "graph_fake.h"
 #include "sys/sys.h"
 #include "unit.h"
-#include <stdio.h>
 
 #define MS 1000000LL
-#define LOG(text) WEIR_ASSERT(!strcmp(fake_log(), text))
 
 static int drain_begin(struct weir_drain *drain, struct weir_node *node, int64_t limit_ns,
                        struct weir_error **err)
@@ -124,7 +122,7 @@ GRAPH_TEST(closed_gate)
     weir_graph_unlock();
     guest_leave(&guest);
     fake_root_end(edge);
-    LOG("open n, stop e, drain n, stop e, drain n, resume n, go e, resume n, go e");
+    expect_log("open n, stop e, drain n, stop e, drain n, resume n, go e, resume n, go e");
 }
 
 /* ---- what is stopped ---- */
@@ -151,12 +149,12 @@ GRAPH_TEST(above_and_below)
     fake_log();
     weir_graph_lock();
     WEIR_ASSERT(!drain_begin(&drain, base, 0, NULL));
-    LOG("stop a, stop b, drain fa, drain base, drain fmt, drain l");
+    expect_log("stop a, stop b, drain fa, drain base, drain fmt, drain l");
     WEIR_ASSERT(!weir_gate_try_enter(a) && !weir_gate_try_enter(b) && weir_gate_try_enter(c));
     weir_gate_try_leave(c);
     WEIR_ASSERT(base->drained == 1 && fmt->drained == 1 && !other->drained);
     weir_drain_end(&drain);
-    LOG("resume l, resume fmt, resume base, resume fa, go b, go a");
+    expect_log("resume l, resume fmt, resume base, resume fa, go b, go a");
     weir_graph_unlock();
     fake_root_end(a);
     fake_root_end(b);
@@ -200,7 +198,7 @@ GRAPH_TEST(changes_inside)
     weir_gate_try_leave(late);
     weir_graph_unlock();
     fake_root_end(late);
-    LOG("stop gone, drain n, stop late, resume n, go late");
+    expect_log("stop gone, drain n, stop late, resume n, go late");
 }
 
 /* ---- waiting, and the limit ---- */

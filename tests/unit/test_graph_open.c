@@ -2,9 +2,6 @@
 /* Names, options, children, deletion: texts as measured on qemu-storage-daemon. */
 #include "graph_fake.h"
 #include "unit.h"
-#include <stdio.h>
-
-#define LOG(text) WEIR_ASSERT(!strcmp(fake_log(), text))
 
 GRAPH_TEST(bad_names_and_options)
 {
@@ -115,7 +112,7 @@ GRAPH_TEST(deletion)
     fake_add("{'driver':'leaf','node-name':'base'}");
     fake_add(
         "{'driver':'format','node-name':'f','file':{'driver':'leaf','node-name':'inl'},'backing':'base'}");
-    LOG("open base, open inl, open f");
+    expect_log("open base, open inl, open f");
     expect_failure(weir_node_del("no", &err), -ENOENT, &err, "Failed to find node with node-name='no'");
     expect_failure(weir_node_del("inl", &err), -EPERM, &err, "Node inl is not owned by the monitor");
     expect_failure(weir_node_del("base", &err), -EBUSY, &err, "Node base is in use");
@@ -123,12 +120,12 @@ GRAPH_TEST(deletion)
     expect_failure(weir_node_del("f", &err), -EBUSY, &err, "Node f is in use");
     fake_root_end(root);
     fake_del("f");
-    LOG("close f, close inl"); /* before the reply */
+    expect_log("close f, close inl"); /* before the reply */
     WEIR_ASSERT(!weir_node_find("inl") && !weir_node_find("f") && weir_node_find("base"));
     fake_add("{'driver':'leaf','node-name':'inl'}");
     fake_del("base");
     fake_del("inl");
-    LOG("open inl, close base, close inl");
+    expect_log("open inl, close base, close inl");
 }
 
 /* A child in the middle fails: everything before it is undone, a referenced node stays. */
@@ -139,7 +136,7 @@ GRAPH_TEST(all_or_nothing)
                "{'driver':'format','node-name':'f','file':{'driver':'filter','node-name':'g','file':'base'},"
                "'backing':{'driver':'leaf','node-name':'b','fail-open':true}}",
                "Could not open 'b'");
-    LOG("open base, open g, close g");
+    expect_log("open base, open g, close g");
     WEIR_ASSERT(!weir_node_find("f") && !weir_node_find("g") && !weir_node_find("b"));
     WEIR_ASSERT(TAILQ_EMPTY(&weir_node_find("base")->parents));
     fake_del("base");
