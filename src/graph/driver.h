@@ -48,17 +48,17 @@ enum weir_where {
 };
 
 enum weir_extent_flags {
-    WEIR_EXTENT_PENDING = 1 << 0,   /* invisible to map() until commit() */
+    WEIR_EXTENT_PENDING = 1 << 0, /* invisible to map() until commit() */
     WEIR_EXTENT_COMPRESSED = 1 << 1,
 };
 
 struct weir_extent {
     enum weir_where where;
-    unsigned flags;              /* enum weir_extent_flags */
-    uint64_t offset, length;     /* bytes of this node; contains the offset asked for */
-    struct weir_edge *edge;      /* DATA, ENCODED: where the bytes are */
+    unsigned flags;          /* enum weir_extent_flags */
+    uint64_t offset, length; /* bytes of this node; contains the offset asked for */
+    struct weir_edge *edge;  /* DATA, ENCODED: where the bytes are */
     uint64_t child_offset, child_length;
-    uint64_t cookie;             /* the driver's own */
+    uint64_t cookie; /* the driver's own */
 };
 
 enum weir_map_flags {
@@ -85,16 +85,16 @@ struct weir_freed {
 
 /* What requests a node takes. All sizes in bytes; the core splits, aligns and bounces accordingly. */
 struct weir_limits {
-    uint32_t request_align;   /* power of two >= 1: reads and writes of this node's submit() are multiples */
-    uint32_t memory_align;    /* power of two >= 1: address of each buffer element */
-    uint64_t transfer_max;    /* longest read or write; 0 = none */
-    uint64_t transfer_opt;    /* preferred size, 0 = unknown */
+    uint32_t request_align; /* power of two >= 1: reads and writes of this node's submit() are multiples */
+    uint32_t memory_align;  /* power of two >= 1: address of each buffer element */
+    uint64_t transfer_max;  /* longest read or write; 0 = none */
+    uint64_t transfer_opt;  /* preferred size, 0 = unknown */
     uint64_t zero_align, zero_max;       /* 0 = request_align / none */
     uint64_t discard_align, discard_max; /* 0 = request_align / none */
-    uint64_t lock_unit;          /* formats that allocate: bytes, power of two: what a change of mapping locks */
+    uint64_t lock_unit; /* formats that allocate: bytes, power of two: what a change of mapping locks */
     uint32_t iov_max;
-    unsigned write_flags;     /* request flags that submit(WRITE) honours itself: WEIR_REQUEST_FUA ... */
-    unsigned zero_flags;      /* the same for ZERO: WEIR_REQUEST_MAY_UNMAP, NO_FALLBACK, FUA */
+    unsigned write_flags; /* request flags that submit(WRITE) honours itself: WEIR_REQUEST_FUA ... */
+    unsigned zero_flags;  /* the same for ZERO: WEIR_REQUEST_MAY_UNMAP, NO_FALLBACK, FUA */
 };
 
 enum weir_driver_flags {
@@ -141,7 +141,8 @@ struct weir_driver {
      * other users of the node may be in flight: what they use (a descriptor) must outlive them. Limited in time by
      * the driver (WEIR_OPEN_LIMIT_NS). Not called again before commit or abort.
      */
-    int (*perm_prepare)(struct weir_node *node, unsigned perm, unsigned shared, struct weir_error **err) weir_co_fn;
+    int (*perm_prepare)(struct weir_node *node, unsigned perm, unsigned shared,
+                        struct weir_error **err) weir_co_fn;
     void (*perm_commit)(struct weir_node *node) weir_co_fn;
     void (*perm_abort)(struct weir_node *node) weir_co_fn;
 

@@ -62,7 +62,7 @@ static void edge_free(struct weir_edge *edge)
 
 /* ---- requests left behind ---- */
 
-static void end_lingering(void *arg)
+static weir_co_fn void end_lingering(void *arg)
 {
     struct weir_lingering *lingering = arg;
     struct weir_edge *edge = lingering->edge;

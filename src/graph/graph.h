@@ -22,7 +22,8 @@ struct weir_graph_hooks {
     void (*node_done)(struct weir_node *node); /* after close */
     void (*edge_init)(struct weir_edge *edge); /* after allocation */
     void (*edge_done)(struct weir_edge *edge); /* before the memory goes; any loop */
-    int (*node_settle)(struct weir_node *node) weir_co_fn; /* before close: flush, write back tables, free quarantine */
+    /* Before close: flush, write back tables, free the quarantine. */
+    int (*node_settle)(struct weir_node *node) weir_co_fn;
 };
 void weir_graph_init(const struct weir_graph_hooks *hooks);
 /* Deletes all nodes (roots must be gone), giving up on stuck ones after @limit_ns; then frees the registry. */
@@ -35,8 +36,8 @@ void weir_graph_done(int64_t limit_ns) weir_co_fn;
  * owns the reference. All or nothing. @ret_node may be NULL with @user. Stuck opens fail after
  * WEIR_OPEN_LIMIT_NS, naming the file.
  */
-int weir_node_add(json_t *options, bool user, struct weir_node **ret_node, struct weir_error **err)
-    weir_co_fn weir_must_check;
+int weir_node_add(json_t *options, bool user, struct weir_node **ret_node,
+                  struct weir_error **err) weir_co_fn weir_must_check;
 /* blockdev-del: refuses nodes in use and nodes that the user did not add. */
 int weir_node_del(const char *name, struct weir_error **err) weir_co_fn weir_must_check;
 /*
@@ -66,8 +67,8 @@ int weir_root_attach(struct weir_node *node, const char *name, unsigned perm, un
  * it and its node go to limbo and the call returns.
  */
 void weir_root_detach(struct weir_edge *edge, int64_t limit_ns) weir_co_fn;
-int weir_root_set_perm(struct weir_edge *edge, unsigned perm, unsigned shared, struct weir_error **err)
-    weir_co_fn weir_must_check;
+int weir_root_set_perm(struct weir_edge *edge, unsigned perm, unsigned shared,
+                       struct weir_error **err) weir_co_fn weir_must_check;
 
 /* ---- the graph-change lock ---- */
 void weir_graph_lock(void) weir_co_fn;
@@ -86,8 +87,8 @@ struct weir_drain {
  * release their own waits, and waits until nothing is in flight. Past @limit_ns: -ETIMEDOUT with a text that
  * names the oldest request and its holder; the gates are open again and nothing has changed. Lock held.
  */
-int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, unsigned count, int64_t limit_ns,
-                     struct weir_error **err) weir_co_fn weir_must_check;
+int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, unsigned count,
+                     int64_t limit_ns, struct weir_error **err) weir_co_fn weir_must_check;
 /* Lets everything go on that weir_drain_begin() stopped. Root users attached meanwhile were stopped as well. */
 void weir_drain_end(struct weir_drain *drain);
 
@@ -101,15 +102,16 @@ void weir_node_background_end(struct weir_node *node);
 /* ---- transactions; lock held, nodes concerned drained ---- */
 struct weir_tran;
 struct weir_tran *weir_tran_new(void);
-/* Undo and finish work of one step; commit runs in order, abort in reverse order; then the data is freed. */
+/* Undo and finish work of one step; commit runs in order, abort in reverse order; then free() frees the data. */
 struct weir_tran_ops {
     void (*commit)(void *data) weir_co_fn;
     void (*abort)(void *data) weir_co_fn;
 };
-void weir_tran_add(struct weir_tran *tran, const struct weir_tran_ops *ops, void *data); /* frees data with free() */
+void weir_tran_add(struct weir_tran *tran, const struct weir_tran_ops *ops, void *data);
 /* Graph edits: take effect in memory at once, are undone by abort. */
-int weir_tran_attach(struct weir_tran *tran, struct weir_node *parent, struct weir_node *child, const char *name,
-                     unsigned role, struct weir_edge **ret_edge, struct weir_error **err) weir_must_check;
+int weir_tran_attach(struct weir_tran *tran, struct weir_node *parent, struct weir_node *child,
+                     const char *name, unsigned role, struct weir_edge **ret_edge,
+                     struct weir_error **err) weir_must_check;
 void weir_tran_detach(struct weir_tran *tran, struct weir_edge *edge);
 /* Points @edge at another node. Refuses loops and frozen edges. */
 int weir_tran_replace(struct weir_tran *tran, struct weir_edge *edge, struct weir_node *node,
@@ -127,8 +129,8 @@ int weir_tran_finish(struct weir_tran *tran, struct weir_error **err) weir_co_fn
 void weir_tran_abort(struct weir_tran *tran) weir_co_fn;
 
 /* The table of the specification for an edge of @role below a parent that is (not) a filter. */
-void weir_perm_default(const struct weir_node *node, const struct weir_edge *edge, unsigned perm, unsigned shared,
-                       unsigned *ret_perm, unsigned *ret_shared);
+void weir_perm_default(const struct weir_node *node, const struct weir_edge *edge, unsigned perm,
+                       unsigned shared, unsigned *ret_perm, unsigned *ret_shared);
 
 /* Merges the children's limits and asks the driver again, upwards from @node. Drained, or before use. */
 void weir_node_refresh_limits(struct weir_node *node);
@@ -138,6 +140,7 @@ void weir_node_refresh_cares(struct weir_node *node);
  * Resizes: checks permission (resize on every edge is the caller's matter), calls the driver, tells parents.
  * Control loop.
  */
-int weir_node_resize(struct weir_edge *edge, uint64_t size, struct weir_error **err) weir_co_fn weir_must_check;
+int weir_node_resize(struct weir_edge *edge, uint64_t size,
+                     struct weir_error **err) weir_co_fn weir_must_check;
 
 #endif

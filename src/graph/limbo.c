@@ -67,7 +67,7 @@ unsigned weir_graph_limbo_count(void)
 
 /* ---- closing ---- */
 
-static void close_node(void *arg)
+static weir_co_fn void close_node(void *arg)
 {
     struct weir_node *node = arg;
     bool taken;

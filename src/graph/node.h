@@ -46,21 +46,21 @@ struct weir_root_ops {
 };
 
 struct weir_edge {
-    struct weir_node *node;     /* the child; referenced until the edge is freed, also when detached */
-    struct weir_node *parent;   /* NULL: a root user's edge */
-    char *name;                 /* "file", "backing", "root" ... */
-    unsigned role;              /* enum weir_role */
-    unsigned perm, shared;      /* enum weir_perm */
-    bool frozen;                /* must not be replaced or detached (a job depends on it) */
+    struct weir_node *node;   /* the child; referenced until the edge is freed, also when detached */
+    struct weir_node *parent; /* NULL: a root user's edge */
+    char *name;               /* "file", "backing", "root" ... */
+    unsigned role;            /* enum weir_role */
+    unsigned perm, shared;    /* enum weir_perm */
+    bool frozen;              /* must not be replaced or detached (a job depends on it) */
     const struct weir_root_ops *root_ops;
-    void *root;                 /* the root user's own */
-    struct weir_gate *gate;     /* root edges only */
-    struct weir_edge_io *io;    /* io/: counters, requests left behind */
+    void *root;              /* the root user's own */
+    struct weir_gate *gate;  /* root edges only */
+    struct weir_edge_io *io; /* io/: counters, requests left behind */
     /* Set from any thread to make all who wait on this edge for abandonable requests stop waiting (io/async.h). */
     atomic_bool broken;
-    atomic_uint refs;           /* requests in limbo hold one */
-    bool attached;              /* in the lists of its node and parent */
-    unsigned old_perm, old_shared; /* while permissions are computed: to go back to */
+    atomic_uint refs;                 /* requests in limbo hold one */
+    bool attached;                    /* in the lists of its node and parent */
+    unsigned old_perm, old_shared;    /* while permissions are computed: to go back to */
     struct weir_lingering *lingering; /* detached while requests were left behind on it */
     TAILQ_ENTRY(weir_edge) in_parent, in_node;
 };
@@ -69,28 +69,28 @@ TAILQ_HEAD(weir_edges, weir_edge);
 struct weir_node {
     char name[WEIR_NODE_NAME_MAX + 1];
     const struct weir_driver *driver;
-    void *state;                /* driver->state_size bytes, zeroed */
-    json_t *options;            /* as given, own reference */
-    _Atomic uint64_t size;      /* bytes */
+    void *state;           /* driver->state_size bytes, zeroed */
+    json_t *options;       /* as given, own reference */
+    _Atomic uint64_t size; /* bytes */
     struct weir_limits limits;
-    _Atomic unsigned cares;     /* operations (WEIR_OP_BIT) that driver->submit wants */
-    bool user_added;            /* by blockdev-add: may be deleted by name */
-    bool read_only;             /* as it behaves now */
+    _Atomic unsigned cares; /* operations (WEIR_OP_BIT) that driver->submit wants */
+    bool user_added;        /* by blockdev-add: may be deleted by name */
+    bool read_only;         /* as it behaves now */
     bool read_only_asked, auto_read_only, force_share;
-    bool discard_unmap;         /* discard=unmap */
+    bool discard_unmap; /* discard=unmap */
     bool cache_direct, cache_no_flush;
-    bool implicit;              /* made by a job, hidden from users */
-    bool in_limbo;              /* has no user any more: no name, only waits for its requests, or to be closed */
+    bool implicit; /* made by a job, hidden from users */
+    bool in_limbo; /* has no user any more: no name, only waits for its requests, or to be closed */
     enum weir_detect_zeroes detect_zeroes;
     unsigned perm, shared;      /* cumulative over all parents */
     struct weir_edges children; /* in the order they were attached */
     struct weir_edges parents;
     atomic_uint refs;
-    unsigned drained;           /* nesting */
-    unsigned background;        /* running background work; control loop */
+    unsigned drained;              /* nesting */
+    unsigned background;           /* running background work; control loop */
     struct weir_node_graph *graph; /* graph/'s own */
-    struct weir_node_io *io;    /* io/: range locks, counters */
-    struct weir_meta *meta;     /* meta/: tables; formats only */
+    struct weir_node_io *io;       /* io/: range locks, counters */
+    struct weir_meta *meta;        /* meta/: tables; formats only */
     TAILQ_ENTRY(weir_node) in_graph;
 };
 

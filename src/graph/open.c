@@ -38,7 +38,7 @@ static void discard_node(struct weir_node *node)
 }
 
 /* With the node's driver->open(). The node is the caller's on success. */
-static int open_driver(struct weir_node *node, const void *typed, struct weir_error **err)
+static weir_co_fn int open_driver(struct weir_node *node, const void *typed, struct weir_error **err)
 {
     int ret = node->driver->open ? node->driver->open(node, typed, err) : 0;
 
@@ -65,8 +65,8 @@ static void set_common(struct weir_node *node, struct weir_options *options)
 }
 
 /* Opens what @json describes: as a child of @parent in @role, or at top level. The reference is the caller's. */
-static int open_node(json_t *json, const struct weir_node *parent, unsigned role, bool name_needed,
-                     struct weir_node **ret_node, struct weir_error **err)
+static weir_co_fn int open_node(json_t *json, const struct weir_node *parent, unsigned role, bool name_needed,
+                                struct weir_node **ret_node, struct weir_error **err)
 {
     struct weir_options options;
     struct weir_node *node = NULL;
@@ -134,8 +134,8 @@ int weir_node_new_internal(const struct weir_driver *driver, const char *name, c
 /* ---- children ---- */
 
 /* A new reference to the node that @reference names or describes. The lock is held on success. */
-static int open_reference(struct weir_node *node, json_t *reference, const char *name, unsigned role,
-                          struct weir_node **ret_child, struct weir_error **err)
+static weir_co_fn int open_reference(struct weir_node *node, json_t *reference, const char *name,
+                                     unsigned role, struct weir_node **ret_child, struct weir_error **err)
 {
     struct weir_node *child;
 
@@ -162,8 +162,8 @@ static int open_reference(struct weir_node *node, json_t *reference, const char 
     return ret;
 }
 
-static int attach(struct weir_node *node, struct weir_node *child, const char *name, unsigned role,
-                  struct weir_edge **ret_edge, struct weir_error **err)
+static weir_co_fn int attach(struct weir_node *node, struct weir_node *child, const char *name, unsigned role,
+                             struct weir_edge **ret_edge, struct weir_error **err)
 {
     struct weir_edge *edge = weir_edge_new(node, child, name, role);
     int ret;

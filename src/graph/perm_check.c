@@ -160,7 +160,7 @@ static bool concerns_driver(const struct weir_node *node)
 }
 
 /* Ends what prepare() began, for all nodes. */
-static void end_prepared(struct weir_node *const *order, unsigned count, bool commit)
+static weir_co_fn void end_prepared(struct weir_node *const *order, unsigned count, bool commit)
 {
     for (unsigned i = 0; i < count; i++) {
         struct weir_node *node = order[i];
@@ -175,7 +175,8 @@ static void end_prepared(struct weir_node *const *order, unsigned count, bool co
     }
 }
 
-static int prepare(struct weir_node *const *order, unsigned count, bool must, struct weir_error **err)
+static weir_co_fn int prepare(struct weir_node *const *order, unsigned count, bool must,
+                              struct weir_error **err)
 {
     for (unsigned i = 0; i < count; i++) {
         struct weir_node *node = order[i];
@@ -191,7 +192,7 @@ static int prepare(struct weir_node *const *order, unsigned count, bool must, st
     return 0;
 }
 
-static int refresh(bool must, struct weir_error **err)
+static weir_co_fn int refresh(bool must, struct weir_error **err)
 {
     unsigned count;
     weir_autofree struct weir_node **order = weir_graph_order(&count);

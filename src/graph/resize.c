@@ -76,7 +76,7 @@ static int check_resize(const struct weir_edge *edge, struct weir_error **err)
 }
 
 /* A filter without an opinion hands it down; its size follows. */
-static int call_driver(struct weir_node *node, uint64_t size, struct weir_error **err)
+static weir_co_fn int call_driver(struct weir_node *node, uint64_t size, struct weir_error **err)
 {
     struct weir_edge *filtered = weir_node_filtered(node);
 

@@ -59,7 +59,7 @@ static bool gate_idle(void *arg)
 }
 
 /* An edge that was given up lives until the last request that is inside has left. */
-static void wait_orphan(void *arg)
+static weir_co_fn void wait_orphan(void *arg)
 {
     struct weir_edge *edge = arg;
 

@@ -68,7 +68,7 @@ static void fake_close(struct weir_node *node)
     fake_log_add("close", node->name);
 }
 
-static int leaf_open(struct weir_node *node, const void *options, struct weir_error **err)
+static weir_co_fn int leaf_open(struct weir_node *node, const void *options, struct weir_error **err)
 {
     json_t *size = json_object_get(node->options, "size");
 
@@ -90,7 +90,7 @@ static int leaf_open(struct weir_node *node, const void *options, struct weir_er
     return opened(node);
 }
 
-static int open_file(struct weir_node *node, unsigned role, struct weir_error **err)
+static weir_co_fn int open_file(struct weir_node *node, unsigned role, struct weir_error **err)
 {
     struct weir_edge *file;
     int ret = weir_node_open_child(node, json_object_get(node->options, "file"), "file", role, &file, err);
@@ -100,21 +100,21 @@ static int open_file(struct weir_node *node, unsigned role, struct weir_error **
     return ret;
 }
 
-static int filter_open(struct weir_node *node, const void *options, struct weir_error **err)
+static weir_co_fn int filter_open(struct weir_node *node, const void *options, struct weir_error **err)
 {
     int ret = open_file(node, WEIR_ROLE_FILTERED | WEIR_ROLE_PRIMARY, err);
 
     return ret ? ret : opened(node);
 }
 
-static int shift_open(struct weir_node *node, const void *options, struct weir_error **err)
+static weir_co_fn int shift_open(struct weir_node *node, const void *options, struct weir_error **err)
 {
     int ret = open_file(node, WEIR_ROLE_DATA | WEIR_ROLE_PRIMARY, err);
 
     return ret ? ret : opened(node);
 }
 
-static int format_open(struct weir_node *node, const void *options, struct weir_error **err)
+static weir_co_fn int format_open(struct weir_node *node, const void *options, struct weir_error **err)
 {
     json_t *backing = json_object_get(node->options, "backing");
     json_t *data = json_object_get(node->options, "data-file");
@@ -253,7 +253,7 @@ struct body {
     void (*run)(void *arg) weir_co_fn;
 };
 
-static void graph_main(void *arg)
+static weir_co_fn void graph_main(void *arg)
 {
     struct body *body = arg;
 

@@ -48,9 +48,9 @@ void fake_release(void);
 unsigned fake_held(void);
 
 json_t *fake_json(const char *text);
-int fake_add_error(const char *text, struct weir_error **err);
-struct weir_node *fake_add(const char *text); /* must succeed */
-void fake_del(const char *name);              /* must succeed */
+int fake_add_error(const char *text, struct weir_error **err) weir_co_fn;
+struct weir_node *fake_add(const char *text) weir_co_fn; /* must succeed */
+void fake_del(const char *name) weir_co_fn;              /* must succeed */
 /* Ends a call that must have failed with @text; frees *err and leaves NULL there. */
 void expect_failure(int ret, int expected, struct weir_error **err, const char *text);
 #define expect_add(code, text, ...)                           \
@@ -61,10 +61,11 @@ void expect_failure(int ret, int expected, struct weir_error **err, const char *
     } while (0)
 
 /* A root user called @name; its ops keep the log too. */
-struct weir_edge *fake_root(struct weir_node *node, const char *name, unsigned perm, unsigned shared);
+struct weir_edge *fake_root(struct weir_node *node, const char *name, unsigned perm,
+                            unsigned shared) weir_co_fn;
 int fake_root_error(struct weir_node *node, const char *name, unsigned perm, unsigned shared,
-                    struct weir_error **err);
-void fake_root_end(struct weir_edge *edge);
+                    struct weir_error **err) weir_co_fn;
+void fake_root_end(struct weir_edge *edge) weir_co_fn;
 struct fake *fake_of(struct weir_node *node);
 /* Only child edge of @node with that name, or NULL. */
 struct weir_edge *fake_edge(struct weir_node *node, const char *name);

@@ -6,8 +6,8 @@
 
 #define MS 1000000LL
 
-static int drain_begin(struct weir_drain *drain, struct weir_node *node, int64_t limit_ns,
-                       struct weir_error **err)
+static weir_co_fn int drain_begin(struct weir_drain *drain, struct weir_node *node, int64_t limit_ns,
+                                  struct weir_error **err)
 {
     int ret;
 
@@ -25,7 +25,7 @@ struct guest {
     bool inside, left;
 };
 
-static void guest_run(void *arg)
+static weir_co_fn void guest_run(void *arg)
 {
     struct guest *guest = arg;
 
@@ -42,7 +42,7 @@ static void guest_start(struct guest *guest, struct weir_edge *edge, uint64_t of
     weir_co_run(guest_run, guest);
 }
 
-static void guest_leave(struct guest *guest)
+static weir_co_fn void guest_leave(struct guest *guest)
 {
     WEIR_ASSERT(guest->inside && !guest->left);
     guest->left = true;
@@ -50,14 +50,14 @@ static void guest_leave(struct guest *guest)
     weir_co_pause(); /* who was let in runs */
 }
 
-static struct weir_edge *edge_on_leaf(void)
+static weir_co_fn struct weir_edge *edge_on_leaf(void)
 {
     return fake_root(fake_add("{'driver':'leaf','node-name':'n'}"), "e", R | W, ALL);
 }
 
 /* ---- gates ---- */
 
-GRAPH_TEST(admission_in_order)
+weir_co_fn GRAPH_TEST(admission_in_order)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct guest guests[5];
@@ -82,7 +82,7 @@ GRAPH_TEST(admission_in_order)
 }
 
 /* Larger than the limit: alone. Nobody small overtakes it. */
-GRAPH_TEST(admission_of_giants)
+weir_co_fn GRAPH_TEST(admission_of_giants)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct guest small, giant, after;
@@ -100,7 +100,7 @@ GRAPH_TEST(admission_of_giants)
     fake_root_end(edge);
 }
 
-GRAPH_TEST(closed_gate)
+weir_co_fn GRAPH_TEST(closed_gate)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct weir_drain drain, nested;
@@ -134,7 +134,7 @@ GRAPH_TEST(closed_gate)
  *     \  |  \
  *      base  leaf of fmt
  */
-GRAPH_TEST(above_and_below)
+weir_co_fn GRAPH_TEST(above_and_below)
 {
     struct weir_node *base = fake_add("{'driver':'leaf','node-name':'base'}");
     struct weir_node *fa = fake_add("{'driver':'filter','node-name':'fa','file':'base'}");
@@ -161,7 +161,7 @@ GRAPH_TEST(above_and_below)
     fake_root_end(c);
 }
 
-GRAPH_TEST(two_nodes_at_once)
+weir_co_fn GRAPH_TEST(two_nodes_at_once)
 {
     struct weir_node *nodes[2];
     struct weir_edge *a, *b;
@@ -181,7 +181,7 @@ GRAPH_TEST(two_nodes_at_once)
 }
 
 /* Who attaches inside a drained section is stopped too, who detaches is forgotten. */
-GRAPH_TEST(changes_inside)
+weir_co_fn GRAPH_TEST(changes_inside)
 {
     struct weir_node *node = fake_add("{'driver':'leaf','node-name':'n'}");
     struct weir_edge *gone = fake_root(node, "gone", R, ALL), *late;
@@ -208,7 +208,7 @@ struct drainer {
     int result;
 };
 
-static void drainer_run(void *arg)
+static weir_co_fn void drainer_run(void *arg)
 {
     struct drainer *drainer = arg;
     struct weir_drain drain;
@@ -219,7 +219,7 @@ static void drainer_run(void *arg)
     weir_graph_unlock();
 }
 
-GRAPH_TEST(waits_for_requests)
+weir_co_fn GRAPH_TEST(waits_for_requests)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct drainer drainer = { edge->node, 1 };
@@ -240,7 +240,7 @@ GRAPH_TEST(waits_for_requests)
     fake_root_end(edge);
 }
 
-GRAPH_TEST(gives_up)
+weir_co_fn GRAPH_TEST(gives_up)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct guest old, young;
@@ -264,7 +264,7 @@ GRAPH_TEST(gives_up)
     fake_root_end(edge);
 }
 
-GRAPH_TEST(flush_has_no_range)
+weir_co_fn GRAPH_TEST(flush_has_no_range)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct guest guest = { .edge = edge, .op = WEIR_OP_FLUSH };
@@ -283,7 +283,7 @@ GRAPH_TEST(flush_has_no_range)
     fake_root_end(edge);
 }
 
-GRAPH_TEST(background_work)
+weir_co_fn GRAPH_TEST(background_work)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct drainer drainer = { edge->node, 1 };
@@ -322,7 +322,7 @@ struct storm {
     unsigned *running;
 };
 
-static void storm_step(struct storm *storm, unsigned i)
+static weir_co_fn void storm_step(struct storm *storm, unsigned i)
 {
     if (i % 3 && weir_gate_try_enter(storm->edge)) {
         WEIR_ASSERT(!atomic_load(storm->drained));
@@ -341,7 +341,7 @@ static void storm_step(struct storm *storm, unsigned i)
     weir_gate_leave(&op);
 }
 
-static void storm_run(void *arg)
+static weir_co_fn void storm_run(void *arg)
 {
     struct storm *storm = arg;
 
@@ -361,7 +361,7 @@ static bool storm_goes_on(struct storm *storm)
 }
 
 /* Guests of three loops at one gate, drained over and over: nobody is inside in a drained section. */
-GRAPH_TEST(loops_and_drains)
+weir_co_fn GRAPH_TEST(loops_and_drains)
 {
     struct weir_edge *edge = edge_on_leaf();
     struct weir_loop *loops[LOOPS];

@@ -28,14 +28,14 @@ static void comes_back_elsewhere(void *arg)
     comes_back(arg);
 }
 
-static void wait_for_open_nodes(unsigned count)
+static weir_co_fn void wait_for_open_nodes(unsigned count)
 {
     while (fake_open_nodes() != count)
         weir_co_pause();
 }
 
 /* The name is free, the node open, until the request returns: here on another loop. */
-GRAPH_TEST(node_in_limbo)
+weir_co_fn GRAPH_TEST(node_in_limbo)
 {
     struct weir_node *node = fake_add("{'driver':'leaf','node-name':'n'}");
     struct weir_edge *root = fake_root(node, "r", R | W, R);
@@ -57,7 +57,7 @@ GRAPH_TEST(node_in_limbo)
 }
 
 /* What lies below a node in limbo goes with it, but only what nobody else uses; names are free at once. */
-GRAPH_TEST(tree_in_limbo)
+weir_co_fn GRAPH_TEST(tree_in_limbo)
 {
     struct weir_node *base = fake_add("{'driver':'leaf','node-name':'base'}");
     struct weir_node *top =
@@ -81,7 +81,7 @@ GRAPH_TEST(tree_in_limbo)
 }
 
 /* A write that was left behind may still happen: what it was allowed counts until it returns. */
-GRAPH_TEST(permissions_of_left_behind)
+weir_co_fn GRAPH_TEST(permissions_of_left_behind)
 {
     struct weir_node *node = fake_add("{'driver':'leaf','node-name':'n'}");
     struct weir_edge *root = fake_root(node, "r", R | W, R | U), *second;
@@ -103,7 +103,7 @@ GRAPH_TEST(permissions_of_left_behind)
     fake_root_end(second);
 }
 
-GRAPH_TEST(nothing_is_attached_to_limbo)
+weir_co_fn GRAPH_TEST(nothing_is_attached_to_limbo)
 {
     struct weir_node *node = weir_node_ref(fake_add("{'driver':'leaf','node-name':'n'}"));
     struct weir_node *top = fake_add("{'driver':'filter','node-name':'f','file':{'driver':'leaf'}}");
@@ -125,7 +125,7 @@ GRAPH_TEST(nothing_is_attached_to_limbo)
 }
 
 /* Transactions leave the edges of a node in limbo alone. */
-GRAPH_TEST(limbo_is_not_rewired)
+weir_co_fn GRAPH_TEST(limbo_is_not_rewired)
 {
     struct weir_node *base = fake_add("{'driver':'leaf','node-name':'base'}");
     struct weir_node *other = fake_add("{'driver':'leaf','node-name':'other'}");
@@ -152,7 +152,7 @@ struct guest {
     bool inside;
 };
 
-static void guest_run(void *arg)
+static weir_co_fn void guest_run(void *arg)
 {
     struct guest *guest = arg;
 
@@ -160,7 +160,7 @@ static void guest_run(void *arg)
     guest->inside = true;
 }
 
-static void detach_run(void *arg)
+static weir_co_fn void detach_run(void *arg)
 {
     struct guest *guest = arg;
 
@@ -169,7 +169,7 @@ static void detach_run(void *arg)
 }
 
 /* Detaching waits for those inside and for those who wait to enter. */
-GRAPH_TEST(detach_waits)
+weir_co_fn GRAPH_TEST(detach_waits)
 {
     struct weir_node *node = fake_add("{'driver':'leaf','node-name':'n'}");
     struct guest first = { .edge = fake_root(node, "r", R, ALL) }, second = first, detacher = first;
@@ -189,7 +189,7 @@ GRAPH_TEST(detach_waits)
     WEIR_ASSERT(TAILQ_EMPTY(&node->parents));
 }
 
-GRAPH_TEST(detach_gives_up)
+weir_co_fn GRAPH_TEST(detach_gives_up)
 {
     struct weir_node *node =
         fake_add("{'driver':'filter','node-name':'n','file':{'driver':'leaf','node-name':'f'}}");
@@ -215,7 +215,7 @@ GRAPH_TEST(detach_gives_up)
 
 /* ---- closing waits for work of the node's own ---- */
 
-GRAPH_TEST(background_keeps_open)
+weir_co_fn GRAPH_TEST(background_keeps_open)
 {
     struct weir_node *node = fake_add("{'driver':'leaf','node-name':'n'}");
 

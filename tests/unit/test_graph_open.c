@@ -3,7 +3,7 @@
 #include "graph_fake.h"
 #include "unit.h"
 
-GRAPH_TEST(bad_names_and_options)
+weir_co_fn GRAPH_TEST(bad_names_and_options)
 {
     expect_add(-EINVAL, "{'driver':'leaf'}", "'node-name' must be specified for the root node");
     expect_add(-EINVAL, "{'node-name':'x'}", "Parameter 'driver' is missing");
@@ -31,7 +31,7 @@ GRAPH_TEST(bad_names_and_options)
     WEIR_ASSERT(fake_open_nodes() == 2 && !weir_node_find("x"));
 }
 
-GRAPH_TEST(bad_references)
+weir_co_fn GRAPH_TEST(bad_references)
 {
     expect_add(-EINVAL, "{'driver':'filter','node-name':'r'}", "Parameter 'file' is missing");
     expect_add(-ENOENT, "{'driver':'filter','node-name':'r','file':'no'}",
@@ -47,7 +47,7 @@ GRAPH_TEST(bad_references)
     WEIR_ASSERT(!weir_graph_next(NULL) && !fake_open_nodes());
 }
 
-GRAPH_TEST(common_options)
+weir_co_fn GRAPH_TEST(common_options)
 {
     struct weir_node *node =
         fake_add("{'driver':'leaf','node-name':'n','discard':'unmap','detect-zeroes':'unmap',"
@@ -64,7 +64,7 @@ GRAPH_TEST(common_options)
     WEIR_ASSERT(json_is_true(json_object_get(node->options, "force-share")));
 }
 
-GRAPH_TEST(inherited_options)
+weir_co_fn GRAPH_TEST(inherited_options)
 {
     struct weir_node *node =
         fake_add("{'driver':'format','node-name':'f','read-only':true,'force-share':true,"
@@ -88,7 +88,7 @@ GRAPH_TEST(inherited_options)
     WEIR_ASSERT(!fake_edge(node, "file")->node->read_only);
 }
 
-GRAPH_TEST(automatic_names)
+weir_co_fn GRAPH_TEST(automatic_names)
 {
     struct weir_node *a =
         fake_edge(fake_add("{'driver':'filter','node-name':'a','file':{'driver':'leaf'}}"), "file")->node;
@@ -104,7 +104,7 @@ GRAPH_TEST(automatic_names)
     WEIR_ASSERT(!weir_node_find("#block003"));
 }
 
-GRAPH_TEST(deletion)
+weir_co_fn GRAPH_TEST(deletion)
 {
     struct weir_error *err = NULL;
     struct weir_edge *root;
@@ -129,7 +129,7 @@ GRAPH_TEST(deletion)
 }
 
 /* A child in the middle fails: everything before it is undone, a referenced node stays. */
-GRAPH_TEST(all_or_nothing)
+weir_co_fn GRAPH_TEST(all_or_nothing)
 {
     fake_add("{'driver':'leaf','node-name':'base'}");
     expect_add(-EIO,
@@ -142,7 +142,7 @@ GRAPH_TEST(all_or_nothing)
     fake_del("base");
 }
 
-static void add_held(void *arg)
+static weir_co_fn void add_held(void *arg)
 {
     int *result = arg;
     struct weir_error *err = NULL;
@@ -153,7 +153,7 @@ static void add_held(void *arg)
 }
 
 /* A leaf that hangs in open() holds up nobody; its name is taken. */
-GRAPH_TEST(slow_open)
+weir_co_fn GRAPH_TEST(slow_open)
 {
     int result = 1;
 
@@ -186,7 +186,7 @@ static char *nested(unsigned depth)
     return text;
 }
 
-GRAPH_TEST(depth_is_limited)
+weir_co_fn GRAPH_TEST(depth_is_limited)
 {
     weir_autofree char *deep = nested(WEIR_GRAPH_DEPTH_MAX), *deeper = nested(WEIR_GRAPH_DEPTH_MAX + 1);
 
@@ -199,7 +199,7 @@ GRAPH_TEST(depth_is_limited)
     fake_log();
 }
 
-GRAPH_TEST(roles)
+weir_co_fn GRAPH_TEST(roles)
 {
     struct weir_node *base = fake_add("{'driver':'leaf','node-name':'base'}");
     struct weir_node *under = fake_add("{'driver':'filter','node-name':'under','file':'base'}");
@@ -216,7 +216,7 @@ GRAPH_TEST(roles)
 }
 
 /* Graphs of user nodes in any order of adding are taken apart at the end. */
-GRAPH_TEST(left_to_done)
+weir_co_fn GRAPH_TEST(left_to_done)
 {
     struct weir_node *node;
 

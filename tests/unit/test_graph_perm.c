@@ -11,7 +11,7 @@ static void expect_edge(struct weir_node *node, const char *name, unsigned perm,
     WEIR_ASSERT(edge->shared == shared);
 }
 
-GRAPH_TEST(names)
+weir_co_fn GRAPH_TEST(names)
 {
     char *text = weir_perm_names(ALL);
 
@@ -24,7 +24,7 @@ GRAPH_TEST(names)
 }
 
 /* A filter passes through what its parents take and share, whatever it is. */
-GRAPH_TEST(filter_row)
+weir_co_fn GRAPH_TEST(filter_row)
 {
     struct weir_node *node = fake_add("{'driver':'filter','node-name':'f','file':{'driver':'leaf'}}");
     struct weir_edge *root;
@@ -40,7 +40,7 @@ GRAPH_TEST(filter_row)
     WEIR_ASSERT(node->perm == 0 && node->shared == ALL);
 }
 
-GRAPH_TEST(shift_row)
+weir_co_fn GRAPH_TEST(shift_row)
 {
     struct weir_node *node = fake_add("{'driver':'shift','node-name':'s','file':{'driver':'leaf'}}");
     struct weir_edge *root;
@@ -51,7 +51,7 @@ GRAPH_TEST(shift_row)
     fake_root_end(root);
 }
 
-GRAPH_TEST(format_rows)
+weir_co_fn GRAPH_TEST(format_rows)
 {
     struct weir_node *node = fake_add("{'driver':'format','node-name':'q','file':{'driver':'leaf'},"
                                       "'backing':{'driver':'format','file':{'driver':'leaf'}}}");
@@ -70,7 +70,7 @@ GRAPH_TEST(format_rows)
     fake_root_end(root);
 }
 
-GRAPH_TEST(format_read_only)
+weir_co_fn GRAPH_TEST(format_read_only)
 {
     struct weir_node *node =
         fake_add("{'driver':'format','node-name':'q','read-only':true,'file':{'driver':'leaf'},"
@@ -84,7 +84,7 @@ GRAPH_TEST(format_read_only)
     fake_root_end(root);
 }
 
-GRAPH_TEST(data_file_row)
+weir_co_fn GRAPH_TEST(data_file_row)
 {
     struct weir_node *node = fake_add("{'driver':'format','node-name':'q','file':{'driver':'leaf'},"
                                       "'data-file':{'driver':'leaf'}}");
@@ -99,7 +99,7 @@ GRAPH_TEST(data_file_row)
     fake_root_end(root);
 }
 
-GRAPH_TEST(force_share)
+weir_co_fn GRAPH_TEST(force_share)
 {
     struct weir_node *node =
         fake_add("{'driver':'format','node-name':'q','read-only':true,'force-share':true,"
@@ -108,7 +108,7 @@ GRAPH_TEST(force_share)
     expect_edge(node, "file", R, ALL);
 }
 
-GRAPH_TEST(conflict_texts)
+weir_co_fn GRAPH_TEST(conflict_texts)
 {
     struct weir_node *file = fake_add("{'driver':'leaf','node-name':'qf'}");
     struct weir_node *raw;
@@ -139,7 +139,7 @@ GRAPH_TEST(conflict_texts)
 }
 
 /* A write is refused by who does not share write-unchanged. */
-GRAPH_TEST(write_implies_unchanged)
+weir_co_fn GRAPH_TEST(write_implies_unchanged)
 {
     struct weir_node *file = fake_add("{'driver':'leaf','node-name':'n'}");
     struct weir_edge *root = fake_root(file, "a", R, R | W);
@@ -153,7 +153,7 @@ GRAPH_TEST(write_implies_unchanged)
     fake_root_end(root);
 }
 
-GRAPH_TEST(read_only_nodes)
+weir_co_fn GRAPH_TEST(read_only_nodes)
 {
     struct weir_node *raw, *file = fake_add("{'driver':'leaf','node-name':'ro','read-only':true}");
     struct weir_error *err = NULL;
@@ -165,7 +165,7 @@ GRAPH_TEST(read_only_nodes)
     WEIR_ASSERT(file->perm == 0 && !raw->perm);
 }
 
-GRAPH_TEST(auto_read_only)
+weir_co_fn GRAPH_TEST(auto_read_only)
 {
     struct weir_node *raw = fake_add("{'driver':'filter','node-name':'raw',"
                                      "'file':{'driver':'leaf','auto-read-only':true,'node-name':'f'}}");
@@ -184,7 +184,7 @@ GRAPH_TEST(auto_read_only)
 }
 
 /* The drivers hear of each change once, and of nothing else. */
-GRAPH_TEST(drivers_are_asked)
+weir_co_fn GRAPH_TEST(drivers_are_asked)
 {
     struct weir_node *raw =
         fake_add("{'driver':'filter','node-name':'raw','file':{'driver':'leaf','node-name':'f'}}");
@@ -204,7 +204,7 @@ GRAPH_TEST(drivers_are_asked)
 }
 
 /* One driver of several refuses: the others are told, and everything is as before. */
-GRAPH_TEST(driver_refuses)
+weir_co_fn GRAPH_TEST(driver_refuses)
 {
     struct weir_node *top =
         fake_add("{'driver':'format','node-name':'q','file':{'driver':'leaf','node-name':'f'},"
@@ -229,7 +229,7 @@ GRAPH_TEST(driver_refuses)
     WEIR_ASSERT(!weir_node_find("z"));
 }
 
-GRAPH_TEST(second_driver_refuses)
+weir_co_fn GRAPH_TEST(second_driver_refuses)
 {
     struct weir_node *a = fake_add("{'driver':'leaf','node-name':'a'}");
     struct weir_node *b = fake_add("{'driver':'leaf','node-name':'b'}");

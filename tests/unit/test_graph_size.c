@@ -10,7 +10,7 @@ static void set_size(void *arg)
 }
 
 /* Filters mirror their child, wherever the size is set; formats do not. */
-GRAPH_TEST(sizes_follow)
+weir_co_fn GRAPH_TEST(sizes_follow)
 {
     struct weir_node *leaf = fake_add("{'driver':'leaf','node-name':'l','size':1000}");
     struct weir_node *low = fake_add("{'driver':'filter','node-name':'low','file':'l'}");
@@ -35,7 +35,7 @@ GRAPH_TEST(sizes_follow)
 }
 
 /* Through a filter that has no opinion; drained meanwhile. */
-GRAPH_TEST(resize)
+weir_co_fn GRAPH_TEST(resize)
 {
     struct weir_node *top =
         fake_add("{'driver':'filter','node-name':'t','file':{'driver':'leaf','size':1000}}");
@@ -47,7 +47,7 @@ GRAPH_TEST(resize)
     fake_root_end(root);
 }
 
-GRAPH_TEST(resize_refused)
+weir_co_fn GRAPH_TEST(resize_refused)
 {
     struct weir_node *ro = fake_add("{'driver':'leaf','node-name':'ro','read-only':true}");
     struct weir_node *shift = fake_add("{'driver':'shift','node-name':'s','file':{'driver':'leaf'}}");
@@ -65,7 +65,7 @@ GRAPH_TEST(resize_refused)
     fake_root_end(b);
 }
 
-GRAPH_TEST(limits)
+weir_co_fn GRAPH_TEST(limits)
 {
     struct weir_node *leaf = fake_add("{'driver':'leaf','node-name':'l','align':512,'max':65536}");
     struct weir_node *coarse = fake_add("{'driver':'leaf','node-name':'c','align':4096}");
@@ -83,7 +83,7 @@ GRAPH_TEST(limits)
     WEIR_ASSERT(coarse->limits.request_align == 1024 && top->limits.request_align == 1024);
 }
 
-GRAPH_TEST(cares)
+weir_co_fn GRAPH_TEST(cares)
 {
     struct weir_node *fmt =
         fake_add("{'driver':'format','node-name':'f','file':{'driver':'leaf','node-name':'l'}}");

@@ -35,7 +35,7 @@ static char *picture(void)
     return text;
 }
 
-static struct weir_node *inner(const char *name)
+static weir_co_fn struct weir_node *inner(const char *name)
 {
     struct weir_node *node;
 
@@ -62,7 +62,7 @@ static void add_step(struct weir_tran *tran, const char *name)
     weir_tran_add(tran, &step_ops, weir_strdup(name));
 }
 
-GRAPH_TEST(own_steps)
+weir_co_fn GRAPH_TEST(own_steps)
 {
     struct weir_tran *tran;
 
@@ -81,7 +81,7 @@ GRAPH_TEST(own_steps)
 
 /* ---- a filter goes in and out ---- */
 
-static struct weir_edge *insert_filter(struct weir_node *filter, struct weir_node *source)
+static weir_co_fn struct weir_edge *insert_filter(struct weir_node *filter, struct weir_node *source)
 {
     struct weir_drain drain;
     struct weir_edge *edge;
@@ -98,7 +98,8 @@ static struct weir_edge *insert_filter(struct weir_node *filter, struct weir_nod
     return edge;
 }
 
-static void remove_filter(struct weir_node *filter, struct weir_edge *edge, struct weir_node *instead)
+static weir_co_fn void remove_filter(struct weir_node *filter, struct weir_edge *edge,
+                                     struct weir_node *instead)
 {
     struct weir_drain drain;
     struct weir_tran *tran;
@@ -113,7 +114,7 @@ static void remove_filter(struct weir_node *filter, struct weir_edge *edge, stru
     weir_graph_unlock();
 }
 
-GRAPH_TEST(filter_in_and_out)
+weir_co_fn GRAPH_TEST(filter_in_and_out)
 {
     struct weir_node *source = fake_add("{'driver':'leaf','node-name':'src','size':4096,'align':512}");
     struct weir_node *target = fake_add("{'driver':'leaf','node-name':'dst','size':8192}");
@@ -148,7 +149,7 @@ GRAPH_TEST(filter_in_and_out)
 
 /* ---- abort ---- */
 
-GRAPH_TEST(abort_leaves_no_trace)
+weir_co_fn GRAPH_TEST(abort_leaves_no_trace)
 {
     struct weir_node *base = fake_add("{'driver':'leaf','node-name':'base'}");
     struct weir_node *other = fake_add("{'driver':'leaf','node-name':'other'}");
@@ -186,7 +187,7 @@ GRAPH_TEST(abort_leaves_no_trace)
     fake_log();
 }
 
-GRAPH_TEST(conflict_leaves_no_trace)
+weir_co_fn GRAPH_TEST(conflict_leaves_no_trace)
 {
     struct weir_node *file = fake_add("{'driver':'leaf','node-name':'file'}");
     struct weir_node *free_file = fake_add("{'driver':'leaf','node-name':'free'}");
@@ -216,7 +217,7 @@ GRAPH_TEST(conflict_leaves_no_trace)
     fake_root_end(writer);
 }
 
-GRAPH_TEST(refused_edits)
+weir_co_fn GRAPH_TEST(refused_edits)
 {
     struct weir_node *base = fake_add("{'driver':'leaf','node-name':'base'}");
     struct weir_node *mid = fake_add("{'driver':'filter','node-name':'mid','file':'base'}");
@@ -250,7 +251,7 @@ GRAPH_TEST(refused_edits)
 }
 
 /* An inline child that a transaction cuts off is closed. */
-GRAPH_TEST(detached_inline_child)
+weir_co_fn GRAPH_TEST(detached_inline_child)
 {
     struct weir_node *top =
         fake_add("{'driver':'format','node-name':'t','file':{'driver':'leaf','node-name':'f'},"
@@ -270,7 +271,7 @@ GRAPH_TEST(detached_inline_child)
     expect_log("close b");
 }
 
-GRAPH_TEST(lock_is_kept_by_its_holder)
+weir_co_fn GRAPH_TEST(lock_is_kept_by_its_holder)
 {
     struct weir_edge *root;
 
