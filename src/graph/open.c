@@ -158,7 +158,12 @@ static weir_co_fn int open_reference(struct weir_node *node, json_t *reference, 
     }
     int ret = open_node(reference, node, role, false, ret_child, err);
 
+    /* While we wait for the lock nobody uses it yet, and nobody else may find it. */
+    if (!ret)
+        (*ret_child)->graph->opening = true;
     (void)weir_graph_enter();
+    if (!ret)
+        (*ret_child)->graph->opening = false;
     return ret;
 }
 
