@@ -35,7 +35,8 @@ struct open_job {
     int result; /* of open or stat */
     struct weir_host_fd *fd;
     struct weir_sys_stat stat;
-    bool nowait; /* reads understand RWF_NOWAIT */
+    bool special; /* neither a file nor a device: not opened */
+    bool nowait;  /* reads understand RWF_NOWAIT */
 };
 
 static void open_job_free(void *arg)
@@ -47,6 +48,20 @@ static void open_job_free(void *arg)
     free(job);
 }
 
+/* Opening a FIFO waits for its other end: look before. What cannot be looked at so is found out by opening. */
+static bool is_special(const char *path)
+{
+    struct weir_sys_stat stat;
+    int fd = weir_sys->file.open(path, O_PATH, 0);
+    int ret;
+
+    if (fd < 0)
+        return false;
+    ret = weir_sys->file.stat(fd, &stat);
+    weir_sys->file.close(fd);
+    return ret >= 0 && stat.type == WEIR_SYS_FILE_OTHER;
+}
+
 /* Always 0: -ETIMEDOUT must mean that the job was left behind. */
 static int open_job_run(void *arg)
 {
@@ -55,6 +70,10 @@ static int open_job_run(void *arg)
     struct iovec iov = { byte, sizeof(byte) };
     ssize_t got;
 
+    job->stat.type = WEIR_SYS_FILE_OTHER;
+    job->special = is_special(job->path);
+    if (job->special)
+        return 0;
     job->result = weir_sys->file.open(job->path, job->flags, 0);
     if (job->result < 0)
         return 0;
