@@ -248,8 +248,8 @@ class Header:
         self.out.append(f'enum weir_q_{snake(definition.name)} {{')
         for value, doc in definition.values.items():
             self.out.append(f'    {upper}_{snake(value).upper()}, /* {doc} */')
-        self.out.append(f'    {upper}_COUNT')
         self.out.append('};')
+        self.out.append(f'#define {upper}_COUNT {len(definition.values)}')
 
     def struct(self, name):
         definition = self.schema.types[name]
