@@ -189,6 +189,30 @@ weir_co_fn GRAPH_TEST(detach_waits)
     WEIR_ASSERT(TAILQ_EMPTY(&node->parents));
 }
 
+/* Who waits before a closed gate is let in first. */
+weir_co_fn GRAPH_TEST(detach_waits_for_drain)
+{
+    struct weir_node *node = fake_add("{'driver':'leaf','node-name':'n'}");
+    struct guest guest = { .edge = fake_root(node, "r", R, ALL) }, detacher = guest;
+    struct weir_drain drain;
+
+    weir_graph_lock();
+    WEIR_ASSERT(weir_drain_begin(&drain, &node, 1, 0, NULL) == 0);
+    weir_co_run(guest_run, &guest);
+    weir_graph_unlock();
+    weir_co_run(detach_run, &detacher);
+    for (unsigned i = 0; i < 5; i++)
+        weir_co_pause();
+    WEIR_ASSERT(!guest.inside && detacher.edge && !TAILQ_EMPTY(&node->parents));
+    weir_drain_end(&drain);
+    while (!guest.inside)
+        weir_co_pause();
+    WEIR_ASSERT(detacher.edge);
+    weir_gate_leave(&guest.op);
+    while (detacher.edge)
+        weir_co_pause();
+}
+
 weir_co_fn GRAPH_TEST(detach_gives_up)
 {
     struct weir_node *node =
@@ -235,6 +259,7 @@ int main(void)
         cmocka_unit_test(nothing_is_attached_to_limbo),
         cmocka_unit_test(limbo_is_not_rewired),
         cmocka_unit_test(detach_waits),
+        cmocka_unit_test(detach_waits_for_drain),
         cmocka_unit_test(detach_gives_up),
         cmocka_unit_test(background_keeps_open),
     };
