@@ -8,10 +8,16 @@ extern const struct weir_driver weir_driver_blkdebug, weir_driver_file, weir_dri
     weir_driver_mirror_top, weir_driver_null_co, weir_driver_raw, weir_driver_throttle;
 
 static const struct weir_driver *const table[] = {
-    &weir_driver_file,                                                   /* protocol/ */
-    &weir_driver_host_device, &weir_driver_null_co,    &weir_driver_raw, /* format/ */
-    &weir_driver_blkdebug,                                               /* filter/ */
-    &weir_driver_throttle,    &weir_driver_mirror_top,
+    /* protocol/ */
+    &weir_driver_file,
+    &weir_driver_host_device,
+    &weir_driver_null_co,
+    /* format/ */
+    &weir_driver_raw,
+    /* filter/ */
+    &weir_driver_blkdebug,
+    &weir_driver_mirror_top,
+    &weir_driver_throttle,
 };
 
 void weir_drivers_register(void)

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * QMP: nodes are added, deleted, created and resized.
+ */
+#include "gen/commands.h"
+#include "graph/graph.h"
+#include "job/create.h"
+#include "qmp/cmd.h"
+#include <errno.h>
+
+int qmp_blockdev_add(struct weir_qmp_context *ctx, const struct weir_q_blockdev_options *args,
+                     json_t **ret_value, struct weir_error **err)
+{
+    return weir_node_add(args->json, true, NULL, err);
+}
+
+int qmp_blockdev_del(struct weir_qmp_context *ctx, const struct weir_q_blockdev_del_args *args,
+                     json_t **ret_value, struct weir_error **err)
+{
+    return weir_node_del(args->node_name, err);
+}
+
+int qmp_blockdev_create(struct weir_qmp_context *ctx, const struct weir_q_blockdev_create_args *args,
+                        json_t **ret_value, struct weir_error **err)
+{
+    const char *driver = weir_schema_enum_name(&weir_schema_blockdev_driver, (int)args->options.driver);
+
+    return weir_create_start(args->job_id, driver, args->options.json, err);
+}
+
+/* A user of the node for the time of the command: what stands against a resize is found as a permission conflict. */
+int qmp_block_resize(struct weir_qmp_context *ctx, const struct weir_q_block_resize_args *args,
+                     json_t **ret_value, struct weir_error **err)
+{
+    struct weir_node *node = weir_node_lookup(args->device, args->node_name, err);
+    struct weir_edge *edge;
+    int ret;
+
+    if (!node)
+        return -ENODEV;
+    if (args->size < 0)
+        return weir_error_set(err, -EINVAL, "Parameter 'size' expects a >0 size");
+    ret =
+        weir_root_attach(node, "root", WEIR_PERM_RESIZE, WEIR_PERM_ALL, &weir_qmp_root_ops, NULL, &edge, err);
+    if (ret)
+        return ret;
+    ret = weir_node_resize(edge, (uint64_t)args->size, err);
+    weir_root_detach(edge, WEIR_DRAIN_LIMIT_NS);
+    return ret;
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * QMP: jobs, their verbs, queries and events.
+ *
+ * The job-* commands answer an unknown id with GenericError, the older block-job-* ones with DeviceNotActive, as
+ * their users expect.
+ */
+#include "gen/commands.h"
+#include "job/job.h"
+#include "job/mirror.h"
+#include "qmp/cmd.h"
+#include "qmp/events.h"
+#include <errno.h>
+#include <string.h>
+
+static struct weir_job *find_job(const char *id, struct weir_error **err)
+{
+    struct weir_job *job = weir_job_find(id);
+
+    if (!job)
+        (void)weir_error_set(err, -ENOENT, "Job not found");
+    return job;
+}
+
+static struct weir_job *find_block_job(const char *id, struct weir_error **err)
+{
+    struct weir_job *job = weir_job_find(id);
+
+    if (job && job->driver->is_block_job)
+        return job;
+    (void)weir_error_set_class(err, WEIR_ERROR_DEVICE_NOT_ACTIVE, -ENOENT, "Block job '%s' not found", id);
+    return NULL;
+}
+
+#define JOB_VERB(verb)                                                                            \
+    int qmp_job_##verb(struct weir_qmp_context *ctx, const struct weir_q_job_##verb##_args *args, \
+                       json_t **ret_value, struct weir_error **err)                               \
+    {                                                                                             \
+        struct weir_job *job = find_job(args->id, err);                                           \
+                                                                                                  \
+        return job ? weir_job_##verb(job, err) : -ENOENT;                                         \
+    }
+
+#define BLOCK_JOB_VERB(verb, member)                                                                \
+    int qmp_block_job_##verb(struct weir_qmp_context *ctx,                                          \
+                             const struct weir_q_block_job_##verb##_args *args, json_t **ret_value, \
+                             struct weir_error **err)                                               \
+    {                                                                                               \
+        struct weir_job *job = find_block_job(args->member, err);                                   \
+                                                                                                    \
+        return job ? weir_job_##verb(job, err) : -ENOENT;                                           \
+    }
+
+JOB_VERB(pause)
+JOB_VERB(resume)
+JOB_VERB(complete)
+JOB_VERB(dismiss)
+JOB_VERB(finalize)
+BLOCK_JOB_VERB(pause, device)
+BLOCK_JOB_VERB(resume, device)
+BLOCK_JOB_VERB(complete, device)
+BLOCK_JOB_VERB(dismiss, id)
+BLOCK_JOB_VERB(finalize, id)
+
+int qmp_job_cancel(struct weir_qmp_context *ctx, const struct weir_q_job_cancel_args *args,
+                   json_t **ret_value, struct weir_error **err)
+{
+    struct weir_job *job = find_job(args->id, err);
+
+    return job ? weir_job_cancel(job, true, err) : -ENOENT;
+}
+
+int qmp_block_job_cancel(struct weir_qmp_context *ctx, const struct weir_q_block_job_cancel_args *args,
+                         json_t **ret_value, struct weir_error **err)
+{
+    struct weir_job *job = find_block_job(args->device, err);
+
+    return job ? weir_job_cancel(job, args->force, err) : -ENOENT;
+}
+
+int qmp_block_job_set_speed(struct weir_qmp_context *ctx, const struct weir_q_block_job_set_speed_args *args,
+                            json_t **ret_value, struct weir_error **err)
+{
+    struct weir_job *job = find_block_job(args->device, err);
+
+    if (!job)
+        return -ENOENT;
+    if (args->speed < 0)
+        return weir_error_set(err, -EINVAL, "Parameter 'speed' expects a non-negative value");
+    return weir_job_set_speed(job, (uint64_t)args->speed, err);
+}
+
+/* ---- queries ---- */
+
+static void update(struct weir_job *job)
+{
+    if (job->driver->update)
+        job->driver->update(job);
+}
+
+static void add_error(json_t *object, const struct weir_job *job)
+{
+    if (job->error)
+        json_object_set_new(object, "error", json_string(weir_error_text(job->error)));
+    else if (job->status == WEIR_JOB_CONCLUDED && job->result)
+        json_object_set_new(object, "error", json_string("Operation canceled"));
+}
+
+int qmp_query_jobs(struct weir_qmp_context *ctx, const struct weir_q_query_jobs_args *args,
+                   json_t **ret_value, struct weir_error **err)
+{
+    *ret_value = json_array();
+    for (struct weir_job *job = weir_job_next(NULL); job; job = weir_job_next(job)) {
+        json_t *info;
+
+        update(job);
+        info = json_pack("{s:s, s:s, s:s, s:I, s:I}", "id", job->id, "type", job->driver->type, "status",
+                         weir_job_status_name(job->status), "current-progress", (json_int_t)job->progress,
+                         "total-progress", (json_int_t)job->total);
+        add_error(info, job);
+        json_array_append_new(*ret_value, info);
+    }
+    return 0;
+}
+
+static json_t *block_job_info(struct weir_job *job)
+{
+    static const char *const io_status[] = { "ok", "failed", "nospace" };
+    bool ready = job->status == WEIR_JOB_READY || job->status == WEIR_JOB_STANDBY;
+    json_t *info;
+
+    update(job);
+    info =
+        json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:I, s:s, s:b, s:s, s:b, s:b}", "type", job->driver->type,
+                  "device", job->id, "len", (json_int_t)job->total, "offset", (json_int_t)job->progress,
+                  "busy", job->busy, "paused", job->paused, "speed", (json_int_t)job->speed, "io-status",
+                  io_status[job->io_status], "ready", ready, "status", weir_job_status_name(job->status),
+                  "auto-finalize", job->auto_finalize, "auto-dismiss", job->auto_dismiss);
+    if (!strcmp(job->driver->type, "mirror"))
+        json_object_set_new(info, "actively-synced", json_boolean(weir_mirror_actively_synced(job)));
+    add_error(info, job);
+    return info;
+}
+
+int qmp_query_block_jobs(struct weir_qmp_context *ctx, const struct weir_q_query_block_jobs_args *args,
+                         json_t **ret_value, struct weir_error **err)
+{
+    *ret_value = json_array();
+    for (struct weir_job *job = weir_job_next(NULL); job; job = weir_job_next(job)) {
+        if (job->driver->is_block_job)
+            json_array_append_new(*ret_value, block_job_info(job));
+    }
+    return 0;
+}
+
+/* ---- mirror ---- */
+
+int qmp_blockdev_mirror(struct weir_qmp_context *ctx, const struct weir_q_blockdev_mirror_args *args,
+                        json_t **ret_value, struct weir_error **err)
+{
+    struct weir_mirror_options options = {
+        .job_id = args->job_id,
+        .device = args->device,
+        .target = args->target,
+        .filter_node_name = args->filter_node_name,
+        .speed = (uint64_t)args->speed,
+        .granularity = args->granularity,
+        .copy_mode = args->copy_mode == WEIR_Q_MIRROR_COPY_MODE_WRITE_BLOCKING
+                         ? WEIR_MIRROR_COPY_WRITE_BLOCKING
+                         : WEIR_MIRROR_COPY_BACKGROUND,
+        .on_source_error = (enum weir_job_on_error)args->on_source_error,
+        .on_target_error = (enum weir_job_on_error)args->on_target_error,
+        .auto_finalize = args->auto_finalize,
+        .auto_dismiss = args->auto_dismiss,
+    };
+
+    if (args->speed < 0)
+        return weir_error_set(err, -EINVAL, "Parameter 'speed' expects a non-negative value");
+    if (args->has_granularity && !args->granularity)
+        options.granularity = 1; /* refused by range, not taken for "absent" */
+    return weir_mirror_start(&options, err);
+}
+_Static_assert((int)WEIR_Q_BLOCKDEV_ON_ERROR_REPORT == (int)WEIR_JOB_ON_ERROR_REPORT &&
+                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_IGNORE == (int)WEIR_JOB_ON_ERROR_IGNORE &&
+                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_ENOSPC == (int)WEIR_JOB_ON_ERROR_ENOSPC &&
+                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_STOP == (int)WEIR_JOB_ON_ERROR_STOP &&
+                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_AUTO == (int)WEIR_JOB_ON_ERROR_AUTO,
+               "the policies are QMP's, in the same order");
+
+/* ---- events ---- */
+
+static struct weir_monitors *event_monitors;
+
+static json_t *block_job_event(const struct weir_job *job)
+{
+    return json_pack("{s:s, s:s, s:I, s:I, s:I}", "type", job->driver->type, "device", job->id, "len",
+                     (json_int_t)job->total, "offset", (json_int_t)job->progress, "speed",
+                     (json_int_t)job->speed);
+}
+
+static void job_event(struct weir_job *job, enum weir_job_event event, const struct weir_job_error_info *info)
+{
+    json_t *data = NULL;
+    const char *name = NULL;
+
+    switch (event) {
+    case WEIR_JOB_EVENT_STATUS:
+        name = "JOB_STATUS_CHANGE";
+        data = json_pack("{s:s, s:s}", "id", job->id, "status", weir_job_status_name(job->status));
+        break;
+    case WEIR_JOB_EVENT_READY:
+        name = "BLOCK_JOB_READY";
+        data = block_job_event(job);
+        break;
+    case WEIR_JOB_EVENT_PENDING:
+        name = "BLOCK_JOB_PENDING";
+        data = json_pack("{s:s, s:s}", "type", job->driver->type, "id", job->id);
+        break;
+    case WEIR_JOB_EVENT_COMPLETED:
+        name = "BLOCK_JOB_COMPLETED";
+        data = block_job_event(job);
+        add_error(data, job);
+        break;
+    case WEIR_JOB_EVENT_CANCELLED:
+        name = "BLOCK_JOB_CANCELLED";
+        data = block_job_event(job);
+        break;
+    case WEIR_JOB_EVENT_ERROR:
+        name = "BLOCK_JOB_ERROR";
+        data = json_pack("{s:s, s:s, s:s}", "device", job->id, "operation", info->write ? "write" : "read",
+                         "action", info->action);
+        break;
+    }
+    if (event_monitors)
+        weir_qmp_event(event_monitors, name, data);
+    else
+        json_decref(data);
+}
+
+void weir_qmp_connect_job_events(struct weir_monitors *monitors)
+{
+    event_monitors = monitors;
+    weir_job_set_listener(job_event);
+}

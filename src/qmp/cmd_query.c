@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * QMP: what the graph looks like.
+ */
+#include "base/alloc.h"
+#include "gen/commands.h"
+#include "graph/graph.h"
+#include "qmp/cmd.h"
+#include <string.h>
+
+static char *describe_command(struct weir_edge *edge)
+{
+    return weir_strdup("a command");
+}
+
+const struct weir_root_ops weir_qmp_root_ops = { .kind = "block-backend", .describe = describe_command };
+
+/* The name that a person knows the node by: its file's, or its own. */
+static const char *file_name(struct weir_node *node)
+{
+    struct weir_edge *below;
+    const char *name;
+
+    if (node->driver->filename) {
+        name = node->driver->filename(node);
+        if (name)
+            return name;
+    }
+    below = weir_node_primary(node);
+    return below ? file_name(below->node) : node->name;
+}
+
+static unsigned backing_depth(struct weir_node *node)
+{
+    unsigned depth = 0;
+    struct weir_edge *edge;
+
+    /* A filter counts as one level, as users of the field are used to; a plain format's file does not. */
+    while ((edge = weir_node_cow(node)) ||
+           ((node->driver->flags & WEIR_DRIVER_FILTER) && (edge = weir_node_filtered(node)))) {
+        depth++;
+        node = edge->node;
+    }
+    return depth;
+}
+
+/* Bytes on the host: a leaf's own word, else the sum of the children that hold data. */
+static weir_co_fn int64_t allocated_size(struct weir_node *node)
+{
+    struct weir_edge *edge;
+    int64_t sum = -1;
+
+    if (node->driver->allocated_size)
+        return node->driver->allocated_size(node);
+    TAILQ_FOREACH (edge, &node->children, in_parent) {
+        int64_t one;
+
+        if (!(edge->role & (WEIR_ROLE_DATA | WEIR_ROLE_METADATA | WEIR_ROLE_FILTERED)))
+            continue;
+        one = allocated_size(edge->node);
+        if (one >= 0)
+            sum = WEIR_MAX(sum, 0) + one;
+    }
+    return sum;
+}
+
+static json_t *image_info(struct weir_node *node, int64_t allocated)
+{
+    json_t *image = json_pack("{s:I, s:s, s:s}", "virtual-size", (json_int_t)weir_node_size(node), "filename",
+                              file_name(node), "format", node->driver->name);
+
+    if (allocated >= 0)
+        json_object_set_new(image, "actual-size", json_integer(allocated));
+    if (node->limits.lock_unit)
+        json_object_set_new(image, "cluster-size", json_integer((json_int_t)node->limits.lock_unit));
+    return image;
+}
+
+static json_t *children_info(struct weir_node *node)
+{
+    json_t *children = json_array();
+    struct weir_edge *edge;
+
+    TAILQ_FOREACH (edge, &node->children, in_parent)
+        json_array_append_new(children,
+                              json_pack("{s:s, s:s}", "child", edge->name, "node-name", edge->node->name));
+    return children;
+}
+
+static json_t *node_info(struct weir_node *node, int64_t allocated)
+{
+    static const char *const zero_limits[] = { "iops_rd", "iops_wr", "iops", "bps_rd", "bps_wr", "bps" };
+    json_t *info = json_pack(
+        "{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:i}", "node-name", node->name, "drv", node->driver->name, "ro",
+        node->read_only, "file", file_name(node), "backing_file_depth", backing_depth(node), "encrypted", 0,
+        "detect_zeroes",
+        weir_schema_enum_name(&weir_schema_blockdev_detect_zeroes_options, (int)node->detect_zeroes),
+        "write_threshold", 0);
+
+    for (unsigned i = 0; i < WEIR_ARRAY_SIZE(zero_limits); i++)
+        json_object_set_new(info, zero_limits[i], json_integer(0));
+    json_object_set_new(info, "cache",
+                        json_pack("{s:b, s:b, s:b}", "writeback", 1, "direct", node->cache_direct, "no-flush",
+                                  node->cache_no_flush));
+    json_object_set_new(info, "image", image_info(node, allocated));
+    json_object_set_new(info, "children", children_info(node));
+    if (node->in_limbo)
+        json_object_set_new(info, "limbo", json_true());
+    return info;
+}
+_Static_assert((int)WEIR_DETECT_ZEROES_UNMAP == (int)WEIR_Q_BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP,
+               "same order");
+
+/* Every node has its turn while it is referenced: asking a host for sizes waits, and nodes may go meanwhile. */
+int qmp_query_named_block_nodes(struct weir_qmp_context *ctx,
+                                const struct weir_q_query_named_block_nodes_args *args, json_t **ret_value,
+                                struct weir_error **err)
+{
+    struct weir_node **nodes = NULL;
+    unsigned count = 0;
+
+    for (struct weir_node *node = weir_graph_next(NULL); node; node = weir_graph_next(node)) {
+        nodes = weir_realloc(nodes, (count + 1) * sizeof(struct weir_node *));
+        nodes[count++] = weir_node_ref(node);
+    }
+    *ret_value = json_array();
+    for (unsigned i = 0; i < count; i++) {
+        int64_t allocated = nodes[i]->in_limbo ? -1 : allocated_size(nodes[i]);
+
+        json_array_append_new(*ret_value, node_info(nodes[i], allocated));
+        weir_node_unref(nodes[i]);
+    }
+    free(nodes);
+    return 0;
+}
+
+int qmp_query_block(struct weir_qmp_context *ctx, const struct weir_q_query_block_args *args,
+                    json_t **ret_value, struct weir_error **err)
+{
+    *ret_value = json_array();
+    return 0;
+}
+
+/* ---- the graph with its permissions ---- */
+
+static json_t *perm_list(unsigned perms)
+{
+    json_t *list = json_array();
+
+    for (unsigned bit = 0; bit < WEIR_PERM_COUNT; bit++) {
+        if (perms & (1u << bit))
+            json_array_append_new(list, json_string(weir_perm_name(bit)));
+    }
+    return list;
+}
+
+/* Numbers of one answer: nodes by their place in the list, users after them. */
+struct graph_dump {
+    json_t *nodes, *edges;
+    json_int_t next_id;
+};
+
+static json_int_t id_of(const struct weir_node *wanted)
+{
+    json_int_t id = 1;
+
+    for (struct weir_node *node = weir_graph_next(NULL); node && node != wanted; node = weir_graph_next(node))
+        id++;
+    return id;
+}
+
+/* The name between the quotes of "block job 'm'". */
+static char *user_name(struct weir_edge *edge)
+{
+    weir_autofree char *text = weir_edge_describe_parent(edge);
+    char *begin = strchr(text, '\''), *end = begin ? strchr(begin + 1, '\'') : NULL;
+
+    if (!end)
+        return weir_strdup(text);
+    *end = 0;
+    return weir_strdup(begin + 1);
+}
+
+static void dump_edge(struct graph_dump *dump, struct weir_edge *edge)
+{
+    json_int_t parent;
+
+    if (edge->parent) {
+        parent = id_of(edge->parent);
+    } else {
+        weir_autofree char *name = user_name(edge);
+
+        parent = dump->next_id++;
+        json_array_append_new(dump->nodes,
+                              json_pack("{s:I, s:s, s:s}", "id", parent, "type",
+                                        edge->root_ops->kind[6] == 'j' ? "block-job" : "block-backend",
+                                        "name", name));
+    }
+    json_array_append_new(dump->edges,
+                          json_pack("{s:I, s:I, s:s, s:o, s:o}", "parent", parent, "child", id_of(edge->node),
+                                    "name", edge->name, "perm", perm_list(edge->perm), "shared-perm",
+                                    perm_list(edge->shared)));
+}
+
+int qmp_x_debug_query_block_graph(struct weir_qmp_context *ctx,
+                                  const struct weir_q_x_debug_query_block_graph_args *args,
+                                  json_t **ret_value, struct weir_error **err)
+{
+    struct graph_dump dump = { json_array(), json_array(), 1 };
+    struct weir_node *node;
+    struct weir_edge *edge;
+
+    for (node = weir_graph_next(NULL); node; node = weir_graph_next(node))
+        json_array_append_new(dump.nodes, json_pack("{s:I, s:s, s:s}", "id", dump.next_id++, "type",
+                                                    "block-driver", "name", node->name));
+    for (node = weir_graph_next(NULL); node; node = weir_graph_next(node)) {
+        TAILQ_FOREACH (edge, &node->parents, in_node)
+            dump_edge(&dump, edge);
+    }
+    *ret_value = json_pack("{s:o, s:o}", "nodes", dump.nodes, "edges", dump.edges);
+    return 0;
+}
