@@ -23,8 +23,8 @@ struct weir_error;
 /* Sets *err (unless @err is NULL) and returns @ret, which is a negative errno: `return weir_error_set(...)`. */
 int weir_error_set(struct weir_error **err, int ret, const char *format, ...) weir_printf(3, 4);
 /* The same with a class other than GenericError. */
-int weir_error_set_class(struct weir_error **err, enum weir_error_class error_class, int ret, const char *format, ...)
-    weir_printf(4, 5);
+int weir_error_set_class(struct weir_error **err, enum weir_error_class error_class, int ret,
+                         const char *format, ...) weir_printf(4, 5);
 /* Like weir_error_set(), with ": " and strerror(-ret) behind the text. */
 int weir_error_set_errno(struct weir_error **err, int ret, const char *format, ...) weir_printf(3, 4);
 /* Puts text in front of the message, on the way up. Does nothing where @err or *err is NULL. */
@@ -35,7 +35,7 @@ void weir_error_hint(struct weir_error **err, const char *format, ...) weir_prin
 void weir_error_propagate(struct weir_error **to, struct weir_error *from);
 
 const char *weir_error_text(const struct weir_error *error);
-const char *weir_error_hint_text(const struct weir_error *error); /* NULL where there is none */
+const char *weir_error_hint_text(const struct weir_error *error);  /* NULL where there is none */
 const char *weir_error_class_name(const struct weir_error *error); /* "GenericError" ... */
 int weir_error_code(const struct weir_error *error);               /* the negative errno */
 void weir_error_free(struct weir_error *error);                    /* NULL is fine */

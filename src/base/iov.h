@@ -22,7 +22,8 @@ unsigned weir_iov_slice(const struct iovec *iov, unsigned count, uint64_t offset
 /* Copies @length bytes between a flat buffer and the vector from @offset on. */
 void weir_iov_from_buffer(const struct iovec *iov, unsigned count, uint64_t offset, const void *buffer,
                           uint64_t length);
-void weir_iov_to_buffer(const struct iovec *iov, unsigned count, uint64_t offset, void *buffer, uint64_t length);
+void weir_iov_to_buffer(const struct iovec *iov, unsigned count, uint64_t offset, void *buffer,
+                        uint64_t length);
 /* Sets @length bytes of the vector from @offset on to @byte. */
 void weir_iov_fill(const struct iovec *iov, unsigned count, uint64_t offset, int byte, uint64_t length);
 /* Whether [@offset, @offset + @length) of the vector holds zeroes only. */

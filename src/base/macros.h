@@ -23,8 +23,7 @@
 #define weir_likely(x) __builtin_expect(!!(x), 1)
 #define weir_unlikely(x) __builtin_expect(!!(x), 0)
 
-#define weir_container_of(ptr, type, member) \
-    ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define weir_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define WEIR_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define WEIR_MIN(a, b) ((a) < (b) ? (a) : (b))
