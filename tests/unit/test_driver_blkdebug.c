@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* blkdebug: what is armed when, what fails, what is held, alignment. */
+#include "filter/blkdebug.h"
+#include "driver_world.h"
+
+#define ADD(options)                                                                                      \
+    add("{'driver':'blkdebug','node-name':'d'," options "'image':{'driver':'null-co','read-zeroes':true," \
+        "'node-name':'n','size':1048576}}")
+#define RULE(text) "'inject-error':[{" text "}],"
+
+/* What each kind of request gets: 0 or an error, in this order. */
+struct outcome {
+    int read, write, zero, discard, flush;
+};
+
+static weir_co_fn void expect(struct weir_edge *edge, struct outcome want)
+{
+    char buffer[512] = { 0 };
+
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 0, 512, buffer, 0) == want.read);
+    WEIR_ASSERT(io(edge, WEIR_OP_WRITE, 0, 512, buffer, 0) == want.write);
+    WEIR_ASSERT(io(edge, WEIR_OP_ZERO, 0, 512, NULL, 0) == want.zero);
+    WEIR_ASSERT(io(edge, WEIR_OP_DISCARD, 0, 512, NULL, 0) == want.discard);
+    WEIR_ASSERT(io(edge, WEIR_OP_FLUSH, 0, 0, NULL, 0) == want.flush);
+}
+
+weir_co_fn DRIVER_TEST(no_rules)
+{
+    struct weir_node *node = ADD("");
+    struct weir_edge *edge = user(node, R | W, ALL);
+
+    WEIR_ASSERT(!atomic_load(&node->cares) && weir_node_size(node) == MIB);
+    expect(edge, (struct outcome){ 0 });
+    leave(edge);
+    del("d");
+}
+
+weir_co_fn DRIVER_TEST(always)
+{
+    struct weir_edge *edge = user(ADD("'discard':'unmap'," RULE("'event':'none'")), R | W, ALL);
+
+    expect(edge, (struct outcome){ -EIO, -EIO, -EIO, -EIO, -EIO });
+    leave(edge);
+    del("d");
+}
+
+/* An event arms its rule for all that follows, as measured; the request that raises it is the first. */
+weir_co_fn DRIVER_TEST(events)
+{
+    struct weir_edge *edge = user(ADD("'discard':'unmap'," RULE("'event':'pwritev_zero'")), R | W, ALL);
+
+    expect(edge, (struct outcome){ 0, 0, -EIO, -EIO, -EIO });
+    expect(edge, (struct outcome){ -EIO, -EIO, -EIO, -EIO, -EIO });
+    leave(edge);
+    del("d");
+    edge = user(ADD("'discard':'unmap'," RULE("'event':'pwritev_done'")), R | W, ALL);
+    expect(edge, (struct outcome){ 0, 0, -EIO, -EIO, -EIO });
+    leave(edge);
+    del("d");
+    edge = user(ADD("'discard':'unmap'," RULE("'event':'flush_to_disk','iotype':'read'")), R | W, ALL);
+    expect(edge, (struct outcome){ 0 });
+    expect(edge, (struct outcome){ .read = -EIO });
+    leave(edge);
+    del("d");
+}
+
+weir_co_fn DRIVER_TEST(kinds_and_errors)
+{
+    struct weir_edge *edge =
+        user(ADD("'discard':'unmap'," RULE("'event':'none','iotype':'write','errno':28")), R | W, ALL);
+
+    WEIR_ASSERT(atomic_load(&weir_node_find("d")->cares) == WEIR_OP_BIT(WEIR_OP_WRITE));
+    expect(edge, (struct outcome){ .write = -ENOSPC });
+    leave(edge);
+    del("d");
+    edge = user(ADD("'discard':'unmap'," RULE("'event':'none','iotype':'write-zeroes'")), R | W, ALL);
+    expect(edge, (struct outcome){ .zero = -EIO });
+    leave(edge);
+    del("d");
+    edge = user(ADD("'discard':'unmap'," RULE("'event':'none','iotype':'discard'")), R | W, ALL);
+    expect(edge, (struct outcome){ .discard = -EIO });
+    leave(edge);
+    del("d");
+    edge = user(ADD(RULE("'event':'none','iotype':'flush','immediately':true")), R | W, ALL);
+    expect(edge, (struct outcome){ .flush = -EIO });
+    leave(edge);
+    del("d");
+}
+
+weir_co_fn DRIVER_TEST(block_status)
+{
+    struct weir_edge *edge =
+        user(ADD(RULE("'event':'none','iotype':'block-status','once':true")), R | W, ALL);
+    struct weir_status status;
+
+    expect(edge, (struct outcome){ 0 });
+    WEIR_ASSERT(weir_root_status(edge, 0, MIB, true, &status) == -EIO);
+    WEIR_ASSERT(!weir_root_status(edge, 0, MIB, true, &status) && status.zero && status.length == MIB);
+    WEIR_ASSERT(status.file == weir_node_find("n"));
+    leave(edge);
+    del("d");
+}
+
+weir_co_fn DRIVER_TEST(sectors_and_once)
+{
+    struct weir_edge *edge = user(ADD(RULE("'event':'none','sector':1,'iotype':'read'},"
+                                           "{'event':'read_aio','once':true,'sector':4,'errno':28")),
+                                  R | W, ALL);
+    char buffer[2048];
+
+    WEIR_ASSERT(!io(edge, WEIR_OP_READ, 0, 512, buffer, 0) && !io(edge, WEIR_OP_READ, 1024, 512, buffer, 0));
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 511, 2, buffer, 0) == -EIO);
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 1023, 1, buffer, 0) == -EIO);
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 0, 2048, buffer, 0) == -EIO);
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 2048, 512, buffer, 0) == -ENOSPC);
+    WEIR_ASSERT(!io(edge, WEIR_OP_READ, 2048, 512, buffer, 0));
+    leave(edge);
+    del("d");
+}
+
+/* ---- holding ---- */
+
+struct held {
+    struct weir_edge *edge;
+    enum weir_op op;
+    int result;
+    bool done;
+};
+
+static weir_co_fn void held_run(void *arg)
+{
+    struct held *held = arg;
+    char buffer[512] = { 0 };
+
+    held->result = io(held->edge, held->op, 0, 512, buffer, 0);
+    held->done = true;
+}
+
+static weir_co_fn void start(struct held *held, struct weir_edge *edge, enum weir_op op)
+{
+    *held = (struct held){ .edge = edge, .op = op };
+    weir_co_run(held_run, held);
+}
+
+static weir_co_fn void wait_done(struct held *held)
+{
+    while (!held->done)
+        weir_co_pause();
+}
+
+weir_co_fn DRIVER_TEST(hold_and_resume)
+{
+    struct weir_node *node = ADD("");
+    struct weir_edge *edge = user(node, R | W, ALL);
+    struct held one, two, three;
+
+    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_WRITE, "a", NULL));
+    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_WRITE, "b", NULL));
+    WEIR_ASSERT(weir_blkdebug_suspend(node, WEIR_OP_WRITE, "a", NULL) == -EEXIST);
+    WEIR_ASSERT(weir_blkdebug_wait(node, "a", weir_sys->clock_ns() + 1000) == -ETIMEDOUT);
+    start(&one, edge, WEIR_OP_WRITE);
+    WEIR_ASSERT(!weir_blkdebug_wait(node, "a", -1) && !one.done);
+    start(&two, edge, WEIR_OP_WRITE);
+    WEIR_ASSERT(!weir_blkdebug_wait(node, "b", -1) && !two.done);
+    start(&three, edge, WEIR_OP_WRITE);
+    wait_done(&three);
+    fill(edge, 4096, 512, 1);
+    WEIR_ASSERT(holds(edge, 0, 512, 0) && !one.done && !two.done);
+    WEIR_ASSERT(!weir_blkdebug_resume(node, "b"));
+    wait_done(&two);
+    WEIR_ASSERT(!one.done && weir_blkdebug_resume(node, "b") == -ENOENT);
+    WEIR_ASSERT(!weir_blkdebug_resume(node, "a"));
+    wait_done(&one);
+    WEIR_ASSERT(!one.result && !two.result);
+    WEIR_ASSERT(weir_blkdebug_wait(node, "a", -1) == -ENOENT &&
+                weir_blkdebug_resume(node, "none") == -ENOENT);
+    leave(edge);
+    del("d");
+}
+
+/* A drain lets held requests go, and holds none that come along. */
+weir_co_fn DRIVER_TEST(drain_resumes)
+{
+    struct weir_node *node = ADD("");
+    struct weir_edge *edge = user(node, R | W, ALL);
+    struct weir_drain drain;
+    struct held held;
+
+    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "a", NULL));
+    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "unused", NULL));
+    start(&held, edge, WEIR_OP_READ);
+    WEIR_ASSERT(!weir_blkdebug_wait(node, "a", -1));
+    weir_graph_lock();
+    WEIR_ASSERT(!weir_drain_begin(&drain, &node, 1, WEIR_DRAIN_LIMIT_NS, NULL));
+    WEIR_ASSERT(held.done && !held.result);
+    weir_drain_end(&drain);
+    weir_graph_unlock();
+    leave(edge);
+    del("d");
+}
+
+/* ---- alignment ---- */
+
+weir_co_fn DRIVER_TEST(align)
+{
+    const char *file = make_file(path("a"), MIB, 1);
+    struct weir_node *node = add("{'driver':'blkdebug','node-name':'d','align':4096,"
+                                 "'inject-error':[{'event':'none','sector':1}],"
+                                 "'image':{'driver':'file','filename':'%s'}}",
+                                 file);
+    struct weir_edge *edge = user(node, R | W, ALL);
+    char byte = 0;
+
+    WEIR_ASSERT(node->limits.request_align == 4096);
+    /* The whole block of 4 KiB is read, and with it sector 1. */
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 0, 1, &byte, 0) == -EIO);
+    WEIR_ASSERT(io(edge, WEIR_OP_WRITE, 4095, 1, &byte, 0) == -EIO);
+    fill(edge, 5000, 10000, 2);
+    WEIR_ASSERT(holds(edge, 4096, 904, 1) && holds(edge, 5000, 10000, 2) && holds(edge, 15000, 999, 1));
+    leave(edge);
+    del("d");
+}
+
+weir_co_fn DRIVER_TEST(errors)
+{
+    add("{'driver':'null-co','node-name':'n'}");
+    add_fails("Cannot meet constraints with align 1000",
+              "{'driver':'blkdebug','node-name':'d','align':1000,'image':'n'}");
+    add_fails("Cannot meet constraints with align 3000000000",
+              "{'driver':'blkdebug','node-name':'d','align':3000000000,'image':'n'}");
+    add_fails("Parameter 'image' is missing", "{'driver':'blkdebug','node-name':'d'}");
+    del("n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_rules),        cmocka_unit_test(always),
+        cmocka_unit_test(events),          cmocka_unit_test(kinds_and_errors),
+        cmocka_unit_test(block_status),    cmocka_unit_test(sectors_and_once),
+        cmocka_unit_test(hold_and_resume), cmocka_unit_test(drain_resumes),
+        cmocka_unit_test(align),           cmocka_unit_test(errors),
+    };
+
+    return cmocka_run_group_tests(tests, make_directories, remove_directories);
+}
