@@ -81,7 +81,7 @@ static size_t output_length(const struct weir_monitor *monitor)
 
 static void append(struct weir_monitor *monitor, const char *text, size_t length)
 {
-    if (monitor->output_capacity - monitor->output_end < length) {
+    if (monitor->output_start && monitor->output_capacity - monitor->output_end < length) {
         memmove(monitor->output, monitor->output + monitor->output_start, output_length(monitor));
         monitor->output_end -= monitor->output_start;
         monitor->output_start = 0;
