@@ -69,8 +69,6 @@ int weir_nbd_server_apply(const struct weir_q_nbd_server_options *options, struc
         server.type = WEIR_NBD_FD;
         server.fd = options->addr.u.fd.str;
         break;
-    case WEIR_Q_SOCKET_ADDRESS_TYPE_COUNT:
-        break;
     }
     return weir_nbd_server_start(&server, err);
 }
@@ -94,8 +92,6 @@ int qmp_nbd_server_start(struct weir_qmp_context *ctx, const struct weir_q_nbd_s
         break;
     case WEIR_Q_SOCKET_ADDRESS_TYPE_FD:
         options.addr.u.fd = args->addr.u.fd.data;
-        break;
-    case WEIR_Q_SOCKET_ADDRESS_TYPE_COUNT:
         break;
     }
     return weir_nbd_server_apply(&options, err);

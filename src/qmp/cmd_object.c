@@ -61,8 +61,6 @@ int weir_object_add(const struct weir_q_object_options *options, struct weir_err
         ret = weir_throttle_group_new(options->id, properties->has_limits ? &properties->limits : NULL, err);
         break;
     }
-    case WEIR_Q_OBJECT_TYPE_COUNT:
-        break;
     }
     if (ret)
         return ret;
