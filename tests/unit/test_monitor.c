@@ -61,7 +61,7 @@ static int run_wrong(struct weir_qmp_context *ctx, const void *args, json_t **re
 static int run_big(struct weir_qmp_context *ctx, const void *args, json_t **ret_value,
                    struct weir_error **err)
 {
-    char text[200001];
+    static char text[200001]; /* more than a coroutine's stack holds */
 
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = 0;
