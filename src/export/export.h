@@ -4,7 +4,7 @@
  *
  * An export holds a root edge on its node and follows it when a job pivots. Its clients are served by the loop of
  * its iothread, or by the default loop for data. Kinds of exports live in folders of their own and are known here by
- * a table (export/type.h). Everything here runs on the control loop.
+ * a table (export/export_type.h). Everything here runs on the control loop.
  */
 #ifndef WEIR_EXPORT_EXPORT_H
 #define WEIR_EXPORT_EXPORT_H

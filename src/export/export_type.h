@@ -2,8 +2,8 @@
 /*
  * What a kind of export is, and what export.c does for all of them. Control loop, except where said.
  */
-#ifndef WEIR_EXPORT_TYPE_H
-#define WEIR_EXPORT_TYPE_H
+#ifndef WEIR_EXPORT_EXPORT_TYPE_H
+#define WEIR_EXPORT_EXPORT_TYPE_H
 
 #include "export/export.h"
 #include <stdatomic.h>

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Transmission: a turn takes all requests that have arrived, hands them to the core as one batch, sends the answers
+ * with one call, and receives again.
+ *
+ * A turn is bounded (ROUNDS_MAX batches of BATCH_MAX requests), so that connections of one loop take turns. Nothing is
+ * read while the connection has its share in flight. What the core answers later queues a turn, so that what is
+ * answered in one turn of the loop is sent with one call too.
+ */
+#include "export/nbd/internal.h"
+#include "io/io.h"
+#include <errno.h>
+
+#define BATCH_MAX 64u
+#define ROUNDS_MAX 4u
+
+enum outcome {
+    OUTCOME_MORE,  /* everything that has arrived was taken */
+    OUTCOME_AGAIN, /* there may be more */
+    OUTCOME_STOP,  /* nothing can be taken now */
+};
+
+static void run_turn(struct weir_nbd_connection *connection);
+
+static bool has_room(const struct weir_nbd_connection *connection)
+{
+    return connection->in_flight < WEIR_NBD_REQUESTS_MAX && connection->bytes < WEIR_NBD_BYTES_MAX;
+}
+
+/* ---- requests ---- */
+
+static enum outcome take_requests(struct weir_nbd_connection *connection)
+{
+    struct weir_request *batch[BATCH_MAX];
+    enum outcome outcome = OUTCOME_AGAIN;
+    unsigned count = 0;
+
+    if (connection->ending || connection->receiving)
+        return OUTCOME_STOP;
+    connection->rules.size = atomic_load_explicit(&connection->export->size, memory_order_relaxed);
+    while (count < BATCH_MAX && has_room(connection)) {
+        struct weir_nbd_command command;
+        struct weir_nbd_request *request;
+        const char *reason = NULL;
+        enum weir_nbd_next next =
+            weir_nbd_stream_next(&connection->stream, &connection->rules, &command, &reason);
+
+        if (next == WEIR_NBD_MORE) {
+            outcome = OUTCOME_MORE;
+            break;
+        }
+        if (next == WEIR_NBD_BROKEN || (command.type == NBD_CMD_DISC && !command.error)) {
+            weir_nbd_connection_end(connection, reason ? reason : "disconnected", 0);
+            outcome = OUTCOME_STOP;
+            break;
+        }
+        request = weir_nbd_request_new(connection, &command);
+        if (weir_nbd_request_prepare(request))
+            batch[count++] = &request->request;
+    }
+    if (count)
+        weir_root_batch(connection->edge, batch, count);
+    return outcome;
+}
+
+/* ---- receiving ---- */
+
+/* Whether there is something new to parse. */
+static bool received(struct weir_nbd_connection *connection, ssize_t result)
+{
+    if (result > 0) {
+        connection->full = (size_t)result == connection->receive_room;
+        weir_nbd_stream_received(&connection->stream, (size_t)result);
+    } else if (result == 0) {
+        weir_nbd_connection_end(connection, "hung up", 0);
+    } else {
+        weir_nbd_connection_break(connection, "cannot be reached", (int)result);
+    }
+    return result > 0;
+}
+
+static void receive_done(struct weir_sys_io *io, int result)
+{
+    struct weir_nbd_connection *connection = weir_container_of(io, struct weir_nbd_connection, receive_io);
+
+    connection->receiving = false;
+    (void)received(connection, result); /* the turn sees it */
+    run_turn(connection);
+}
+
+/* True when something has arrived already; otherwise it is waited for. */
+static bool receive(struct weir_nbd_connection *connection)
+{
+    struct weir_sys_io *io = &connection->receive_io;
+    struct iovec *iov = connection->receive_iov;
+    unsigned count = weir_nbd_stream_space(&connection->stream, iov);
+
+    if (!count) {
+        weir_nbd_connection_break(connection, "no memory", -ENOMEM);
+        return false;
+    }
+    connection->receive_room = iov[0].iov_len + (count > 1 ? iov[1].iov_len : 0);
+    if (connection->full) {
+        ssize_t result = weir_sys->net.recv_now(connection->fd, iov, count, 0);
+
+        if (result != -EAGAIN)
+            return received(connection, result);
+    }
+    /* Not by recv_now() first: the ring takes what is there by the call that would sleep anyway. */
+    *io = (struct weir_sys_io){
+        .op = WEIR_SYS_RECV,
+        .fd = connection->fd,
+        .iov = iov,
+        .iovcnt = count,
+        .done = receive_done,
+    };
+    connection->receiving = true;
+    weir_loop_submit(io);
+    return false;
+}
+
+/* ---- turns ---- */
+
+static void run_turn(struct weir_nbd_connection *connection)
+{
+    unsigned round;
+
+    WEIR_ASSERT(!connection->in_turn);
+    connection->in_turn = true;
+    if (atomic_load_explicit(&connection->dropped, memory_order_acquire))
+        weir_nbd_connection_break(connection, "sent away", 0);
+    for (round = 0; round < ROUNDS_MAX; round++) {
+        enum outcome outcome;
+
+        if (!has_room(connection))
+            weir_nbd_send(connection);
+        if (!has_room(connection))
+            break;
+        outcome = take_requests(connection);
+        weir_nbd_send(connection);
+        if (outcome == OUTCOME_STOP || (outcome == OUTCOME_MORE && !receive(connection)))
+            break;
+    }
+    connection->in_turn = false;
+    if (round == ROUNDS_MAX)
+        weir_nbd_queue_turn(connection);
+    weir_nbd_connection_finish(connection);
+}
+
+static void turn(struct weir_call *call)
+{
+    struct weir_nbd_connection *connection = weir_container_of(call, struct weir_nbd_connection, turn);
+
+    connection->turn_queued = false;
+    run_turn(connection);
+}
+
+void weir_nbd_queue_turn(struct weir_nbd_connection *connection)
+{
+    if (connection->turn_queued || connection->in_turn)
+        return;
+    connection->turn_queued = true;
+    connection->turn.run = turn;
+    weir_loop_call(weir_loop_self(), &connection->turn);
+}
+
+void weir_nbd_transmission_start(struct weir_nbd_connection *connection)
+{
+    connection->rules.read_only = !connection->export->writable;
+    connection->rules.structured = connection->handshake.structured;
+    connection->rules.base_allocation = connection->handshake.base_allocation;
+    weir_nbd_queue_turn(connection);
+}
