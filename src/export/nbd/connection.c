@@ -168,7 +168,7 @@ static weir_co_fn void run_handshake(void *arg)
         weir_nbd_connection_finish(connection);
         return;
     }
-    weir_export_log("nbd: %s uses export '%s'", connection->peer, connection->handshake.export_name);
+    weir_export_log("nbd: %s uses export '%s'", connection->peer, connection->export->id);
     weir_co_move(connection->loop);
     weir_nbd_transmission_start(connection);
 }
