@@ -49,6 +49,8 @@ uint64_t sim_disk_allocated(const struct sim_disk *disk)
 
 static void drop_sizes(struct sim_disk *disk, unsigned count)
 {
+    if (!count)
+        return;
     for (unsigned i = 0; i < count; i++)
         sim_change_unref(disk->sizes[i].change);
     disk->size_count -= count;

@@ -6,8 +6,12 @@
  */
 #include "sys/sim/heap.h"
 #include "sys/sim/sim.h"
+#include "sys/context.h"
 #include <stdlib.h>
 #include <string.h>
+#ifdef WEIR_WITH_ASAN
+#include <sanitizer/lsan_interface.h>
+#endif
 
 struct entry {
     void *memory; /* NULL: empty */
@@ -135,12 +139,27 @@ void __wrap_free(void *memory)
     __real_free(memory);
 }
 
-void weir_sim_heap_begin(void)
+static void empty(void)
 {
     if (table)
         memset(table, 0, table_size * sizeof(*table));
     live = 0;
+}
+
+void weir_sim_heap_begin(void)
+{
+    empty();
     counting = true;
+}
+
+void weir_sim_heap_forget(void)
+{
+#ifdef WEIR_WITH_ASAN
+    for (size_t i = 0; i < table_size; i++)
+        if (table[i].memory)
+            __lsan_ignore_object(table[i].memory);
+#endif
+    empty();
 }
 
 size_t weir_sim_heap_live(void)

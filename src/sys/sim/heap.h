@@ -16,6 +16,11 @@ void weir_sim_heap_begin(void);
 size_t weir_sim_heap_live(void);
 /* Shows them, in the order in which they were made: @caller is a code address. */
 void weir_sim_heap_each(void (*show)(const void *memory, size_t size, const void *caller));
+/*
+ * After a power cut: what is there now is not counted any more, and LeakSanitizer does not report what the
+ * abandoned life had allocated. It is not given back.
+ */
+void weir_sim_heap_forget(void);
 /* Stops counting. */
 void weir_sim_heap_end(void);
 

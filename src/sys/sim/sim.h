@@ -23,7 +23,8 @@
  *
  * Memory: a power cut abandons everything the library had allocated. That memory is not given back; programs
  * that run many seeds fork a process for each seed or a batch of seeds, which also keeps a crash of one seed from
- * the others. sys/sim/heap.h counts live allocations where a life ends orderly.
+ * the others. sys/sim/heap.h counts live allocations where a life ends orderly, and keeps LeakSanitizer quiet about
+ * those that are abandoned.
  *
  * All functions are for the test's own thread, between runs, except where "inside" says that simulated threads
  * may call them too.

@@ -23,12 +23,13 @@ static WEIR_SIM_KEPT unsigned saved_count;
 __attribute__((no_sanitize("address", "thread"), noinline)) static void copy_bytes(char *to, const char *from,
                                                                                    size_t length)
 {
-    /* Word by word through a volatile pointer, or the compiler makes a checked memcpy() of it. */
-    while (length >= sizeof(uint64_t)) {
+    /* Through volatile pointers, or the compiler makes a checked memcpy() of it. */
+    for (; length && ((uintptr_t)to | (uintptr_t)from) % sizeof(uint64_t); length--)
+        *(volatile char *)to++ = *(const volatile char *)from++;
+    for (; length >= sizeof(uint64_t); length -= sizeof(uint64_t)) {
         *(volatile uint64_t *)(void *)to = *(const volatile uint64_t *)(const void *)from;
         to += sizeof(uint64_t);
         from += sizeof(uint64_t);
-        length -= sizeof(uint64_t);
     }
     while (length--)
         *(volatile char *)to++ = *(const volatile char *)from++;
@@ -40,7 +41,11 @@ static void save_range(char *from, char *to)
 
     if (from >= to)
         return;
-    *range = (struct saved){ from, to, weir_alloc((size_t)(to - from)) };
+    /* The copy lies as the original does in a word, so that whole words can be moved. */
+    range->from = from;
+    range->to = to;
+    range->copy =
+        (char *)weir_alloc((size_t)(to - from) + sizeof(uint64_t)) + (uintptr_t)from % sizeof(uint64_t);
     copy_bytes(range->copy, from, (size_t)(to - from));
     saved_count++;
 }
