@@ -399,8 +399,8 @@ class Source:
             self.out.append(f'    {{ 0, {self.type_ref(branch)}, 0 }},')
         self.out.append('};')
         self.out.append(f'const struct weir_schema_type weir_schema_{label} = {{')
-        self.out.append(f'    .name = {quoted(definition.name)}, .kind = WEIR_SCHEMA_ALTERNATE, .size = sizeof(json_t *),')
-        self.out.append(f'    .branches = {label}_branches, .branch_count = {len(definition.branches)} }};')
+        self.out.append(f'    .name = {quoted(definition.name)}, .kind = WEIR_SCHEMA_ALTERNATE,')
+        self.out.append(f'    .size = sizeof(json_t *), .branches = {label}_branches, .branch_count = {len(definition.branches)} }};')
 
     def object(self, definition):
         name = definition.name
@@ -448,7 +448,8 @@ class Source:
                              base=f'weir_schema_opts_{base.c}')
         self.out.append('const struct weir_schema_type *weir_schema_opts_find(const char *driver)')
         self.out.append('{')
-        self.out.append('    static const struct { const char *driver; const struct weir_schema_type *type; } all[] = {')
+        self.out.append('    static const struct { const char *driver; const struct weir_schema_type *type; }')
+        self.out.append('        all[] = {')
         for value in definition.branches:
             self.out.append(f'        {{ {quoted(value)}, &weir_schema_opts_{snake(value)} }},')
         self.out.append('    };')

@@ -399,6 +399,72 @@ static void test_chardev_as_client(void **state)
     run_body(as_client);
 }
 
+/* TCP, with the port that the system chose; a client that is another device of ours. */
+static void over_tcp(void) weir_co_fn;
+static void over_tcp(void)
+{
+    struct weir_chardev *chardev = device("'host':'127.0.0.1','port':'0','server':true,'wait':false");
+    struct weir_chardev *peer;
+    weir_autofree char *options = NULL;
+    char address[128];
+
+    WEIR_ASSERT(weir_chardev_open(chardev, NULL) == 0);
+    WEIR_ASSERT(weir_chardev_attach(chardev, monitors, "m", false, NULL) == 0);
+    weir_chardev_address(chardev, address, sizeof(address));
+    WEIR_ASSERT(!strncmp(address, "127.0.0.1:", 10) && strcmp(address, "127.0.0.1:0") != 0);
+    options = weir_strdup_printf("'host':'127.0.0.1','port':'%s'", strchr(address, ':') + 1);
+    peer = device(options);
+    WEIR_ASSERT(weir_chardev_open(peer, NULL) == 0);
+    weir_chardev_free(peer, 0);
+    weir_chardev_free(chardev, weir_sys->clock_ns());
+}
+
+static void test_chardev_socket_tcp(void **state)
+{
+    run_body(over_tcp);
+}
+
+/* A pair of sockets: one end is passed to the device, the other one is the client's. */
+static void over_passed_fd(void) weir_co_fn;
+static void over_passed_fd(void)
+{
+    WEIR_AUTO_ERROR err = NULL;
+    weir_autofree char *options = NULL;
+    weir_autofree char *text = NULL;
+    struct weir_chardev *chardev, *wrong;
+    int pair[2];
+
+    WEIR_ASSERT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    options = weir_strdup_printf("'fd':'%d'", pair[0]);
+    chardev = device(options);
+    WEIR_ASSERT(weir_chardev_open(chardev, NULL) == 0);
+    WEIR_ASSERT(weir_chardev_attach(chardev, monitors, "m", false, NULL) == 0);
+    say(pair[1], NEGOTIATE);
+    shutdown(pair[1], SHUT_WR);
+    while (weir_co_alive() > 1)
+        weir_co_pause();
+    expect(pair[1], "{\"QMP\": ");
+    expect(pair[1], REPLY);
+    expect(pair[1], "");
+    weir_chardev_free(chardev, 0);
+    close(pair[1]);
+
+    WEIR_ASSERT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    free(weir_steal(&options));
+    options = weir_strdup_printf("'fd':'%d','server':true", pair[0]);
+    text = weir_strdup_printf("Descriptor %d is no listening socket", pair[0]);
+    wrong = device(options);
+    WEIR_ASSERT(weir_chardev_open(wrong, &err) < 0 && !strcmp(weir_error_text(err), text));
+    weir_chardev_free(wrong, 0);
+    close(pair[0]);
+    close(pair[1]);
+}
+
+static void test_chardev_socket_fd(void **state)
+{
+    run_body(over_passed_fd);
+}
+
 static void check_refused(const char *options, const char *text)
 {
     weir_autofree char *whole = weir_strdup_printf("{'id':'c','backend':'socket',%s}", options);
@@ -431,7 +497,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chardev_clients),     cmocka_unit_test(test_chardev_stop),
         cmocka_unit_test(test_chardev_socket_wait), cmocka_unit_test(test_chardev_as_client),
-        cmocka_unit_test(test_chardev_stdio),       cmocka_unit_test(test_chardev_options),
+        cmocka_unit_test(test_chardev_stdio),       cmocka_unit_test(test_chardev_socket_tcp),
+        cmocka_unit_test(test_chardev_socket_fd),   cmocka_unit_test(test_chardev_options),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,6 +22,8 @@ static bool sleep_over;
 static unsigned slept;
 
 static int run_sleep(struct weir_qmp_context *ctx, const void *args, json_t **ret_value,
+                     struct weir_error **err) weir_co_fn;
+static int run_sleep(struct weir_qmp_context *ctx, const void *args, json_t **ret_value,
                      struct weir_error **err)
 {
     sleeper = weir_co_self();

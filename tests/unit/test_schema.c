@@ -125,7 +125,8 @@ static const struct row rows[] = {
       "Invalid parameter type for 'size', expected: integer" },
     { "blockdev-add", "{'driver': 'null-co', 'size': 18446744073709551615}",
       "Invalid parameter type for 'size', expected: integer" },
-    { "blockdev-add", "{'driver': 'null-co', 'latency-ns': -5}", "Parameter 'latency-ns' expects uint64" }, /* theirs takes it */
+    { "blockdev-add", "{'driver': 'null-co', 'latency-ns': -5}",
+      "Parameter 'latency-ns' expects uint64" }, /* theirs takes it */
     { "blockdev-add", "{'driver': 'null-co', 'read-zeroes': 0}",
       "Invalid parameter type for 'read-zeroes', expected: boolean" },
     { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'inject-error': 5}",
@@ -136,14 +137,19 @@ static const struct row rows[] = {
       "Parameter 'inject-error[0].event' is missing" },
     { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'zz'}]}",
       "Parameter 'event' does not accept value 'zz'" },
-    { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio', 'errno': 'x'}]}",
+    { "blockdev-add",
+      "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio', 'errno': 'x'}]}",
       "Invalid parameter type for 'inject-error[0].errno', expected: integer" },
-    { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio', 'zz': 'x'}]}",
+    { "blockdev-add",
+      "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio', 'zz': 'x'}]}",
       "Parameter 'inject-error[0].zz' is unexpected" },
-    { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio'}, {'event': 'read_aio', 'iotype': 'x'}]}",
+    { "blockdev-add",
+      "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio'}, "
+      "{'event': 'read_aio', 'iotype': 'x'}]}",
       "Parameter 'iotype' does not accept value 'x'" },
     { "blockdev-add",
-      "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio', 'errno': 9999999999}]}", NULL },
+      "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio', "
+      "'errno': 9999999999}]}", NULL },
     { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'align': -1}", NULL },
     { "blockdev-add", "{'driver': 'throttle', 'file': 'a'}", "Parameter 'throttle-group' is missing" },
     { "blockdev-add", "{'driver': 'throttle', 'throttle-group': 'a'}", "Parameter 'file' is missing" },
@@ -154,7 +160,8 @@ static const struct row rows[] = {
     { "blockdev-add", "{'driver': 'null-co', 'node-name': 'a', 'discard': true}",
       "Invalid parameter type for 'discard', expected: string" },
     { "blockdev-add", "{'zzz': 1}", "Parameter 'driver' is missing" },
-    { "blockdev-add", "{'driver': 'null-co', 'zz': 1, 'yy': 2}", "Parameter 'zz' is unexpected" }, /* ours: the first one */
+    { "blockdev-add", "{'driver': 'null-co', 'zz': 1, 'yy': 2}",
+      "Parameter 'zz' is unexpected" }, /* ours: the first one */
     { "blockdev-add", "{'driver': 'file', 'zz': 1}", "Parameter 'filename' is missing" },
     { "blockdev-add", "{'driver': 'null-co', 'size': 1, 'node-name': ''}", NULL },
     { "blockdev-del", "{}", "Parameter 'node-name' is missing" },
@@ -264,7 +271,8 @@ static const struct row options[] = {
     { "--blockdev", "driver=null-co,size=", "Parameter 'size' expects integer" },
     { "--blockdev", "driver=null-co,size=9223372036854775808", "Parameter 'size' expects integer" },
     { "--blockdev", "driver=null-co,latency-ns=1.5", "Parameter 'latency-ns' expects integer" },
-    { "--blockdev", "driver=null-co,latency-ns=-1", "Parameter 'latency-ns' expects uint64" }, /* theirs is later */
+    { "--blockdev", "driver=null-co,latency-ns=-1",
+      "Parameter 'latency-ns' expects uint64" }, /* theirs is later */
     { "--blockdev", "driver=null-co,read-zeroes=on", NULL },
     { "--blockdev", "driver=null-co,read-zeroes=yes", NULL },
     { "--blockdev", "driver=null-co,read-zeroes=n", NULL },
