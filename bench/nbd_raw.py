@@ -46,7 +46,8 @@ def report(results, servers, workloads):
         for name in servers:
             rows = results[workload, name]
             ratio = f'{us["weir"] / us[name]:.2f}' if 'weir' in us and name != 'weir' and us[name] else ''
-            print(f'{label:22}{name:12}{median(rows, "iops"):12.0f}{median(rows, "mibs"):10.0f}{us[name]:12.2f}{ratio:>11}')
+            print(f'{label:22}{name:12}{median(rows, "iops"):12.0f}{median(rows, "mibs"):10.0f}{us[name]:12.2f}'
+                  f'{ratio:>11}')
         if judged(workload) and 'weir' in us:
             missed += judge(label, us)
     return missed
@@ -56,7 +57,8 @@ def judge(label, us):
     peers = [us[name] for name in ('qsd', 'qsd-uring') if name in us]
     if peers:
         ratio = us['weir'] / min(peers)
-        print(f'figure: {label}: {us["weir"]:.2f} us CPU a request, {ratio:.2f} of qemu-storage-daemon (at most {RATIO_MAX})')
+        print(f'figure: {label}: {us["weir"]:.2f} us CPU a request, {ratio:.2f} of qemu-storage-daemon '
+              f'(at most {RATIO_MAX})')
         if ratio > RATIO_MAX:
             yield f'{label}: {ratio:.2f} of qemu-storage-daemon, at most {RATIO_MAX} was promised'
     if 'nbdkit' in us:

@@ -120,8 +120,8 @@ class Server:
 
 def fio_line(uri, rw, block, depth, seconds):
     return FIO + ['--name=j', '--ioengine=nbd', f'--uri={uri}', f'--rw={rw}', f'--bs={block}', f'--iodepth={depth}',
-                  '--time_based', f'--runtime={int(seconds * 1000)}ms', '--norandommap', '--randrepeat=0', '--eta=never',
-                  '--output-format=json']
+                  '--time_based', f'--runtime={int(seconds * 1000)}ms', '--norandommap', '--randrepeat=0',
+                  '--eta=never', '--output-format=json']
 
 
 def fio(work, *arguments):
@@ -153,5 +153,5 @@ def median(rows, key):
 def environment():
     version = subprocess.run(QSD + ['--version'], capture_output=True, text=True, check=False).stdout.splitlines()
     nbdkit = subprocess.run(NBDKIT + ['--version'], capture_output=True, text=True, check=False).stdout.strip()
-    return (f'{time.strftime("%F %T")}, {os.cpu_count()} CPUs, Linux {os.uname().release}, load {os.getloadavg()[0]:.2f}, '
-            f'{version[0] if version else "no qemu-storage-daemon"}, {nbdkit}')
+    return (f'{time.strftime("%F %T")}, {os.cpu_count()} CPUs, Linux {os.uname().release}, '
+            f'load {os.getloadavg()[0]:.2f}, {version[0] if version else "no qemu-storage-daemon"}, {nbdkit}')

@@ -34,6 +34,7 @@ def known_tests(tree):
 
 def check(tree):
     tests = known_tests(tree)
+    missing = {}
     for path, entry in load(tree):
         name = entry_name(entry)
         if name is None:
@@ -46,7 +47,11 @@ def check(tree):
             if not test:
                 yield path, line, f'{what} names no test'
             elif test not in tests:
-                yield path, line, f'{what}: there is no {test} below tests/'
+                missing.setdefault(test, []).append((path, line, what))
+    for test, places in sorted(missing.items()):
+        path, line, what = places[0]
+        more = f' and {len(places) - 1} more' if len(places) > 1 else ''
+        yield path, line, f'{what}{more}: there is no {test} below tests/'
 
 
 def line_of(text, name):

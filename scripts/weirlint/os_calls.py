@@ -7,8 +7,8 @@ BANNED = set('''
     mkdir rmdir opendir readdir access chmod fchmod link symlink readlink realpath mkstemp flock lockf fcntl ioctl
     mmap munmap mprotect madvise mlock memfd_create
     socket bind listen accept accept4 connect send sendto sendmsg recv recvfrom recvmsg shutdown setsockopt getsockopt
-    getsockname getpeername getaddrinfo freeaddrinfo gethostbyname socketpair pipe pipe2 eventfd poll ppoll select epoll_wait
-    epoll_create1 epoll_ctl timerfd_create signalfd inotify_init
+    getsockname getpeername getaddrinfo freeaddrinfo gethostbyname socketpair pipe pipe2 eventfd poll ppoll select
+    epoll_wait epoll_create1 epoll_ctl timerfd_create signalfd inotify_init
     fork vfork execve execv execvp posix_spawn system popen waitpid wait kill raise sigaction signal sigprocmask
     pthread_sigmask setsid daemon getpid gettid getuid chdir setrlimit getrlimit sched_yield sched_setaffinity
     clock_gettime clock_nanosleep gettimeofday time nanosleep usleep sleep alarm

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The library is silent and never ends the process: only the programs in src/tools print or exit."""
 
-PRINTING = {'printf', 'fprintf', 'vprintf', 'vfprintf', 'puts', 'fputs', 'putchar', 'fputc', 'putc', 'perror', 'dprintf',
-            'syslog', 'err', 'errx', 'warn', 'warnx'}
+PRINTING = {'printf', 'fprintf', 'vprintf', 'vfprintf', 'puts', 'fputs', 'putchar', 'fputc', 'putc', 'perror',
+            'dprintf', 'syslog', 'err', 'errx', 'warn', 'warnx'}
 ENDING = {'exit', '_exit', 'quick_exit', '_Exit'}
 # A failed assertion says what failed before it aborts.
 ALLOWED = {('src/base/assert.c', 'fprintf'), ('src/base/macros.c', 'fprintf'), ('src/base/alloc.c', 'fprintf')}

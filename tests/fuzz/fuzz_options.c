@@ -14,9 +14,9 @@ static const struct {
     const struct weir_schema_type *type;
     const char *implied_key;
 } options[] = {
-    { &weir_schema_blockdev_options, "driver" },    { &weir_schema_block_export_options, "type" },
-    { &weir_schema_nbd_server_options, NULL },      { &weir_schema_chardev_options, "backend" },
-    { &weir_schema_monitor_options, "chardev" },    { &weir_schema_object_options, "qom-type" },
+    { &weir_schema_blockdev_options, "driver" }, { &weir_schema_block_export_options, "type" },
+    { &weir_schema_nbd_server_options, NULL },   { &weir_schema_chardev_options, "backend" },
+    { &weir_schema_monitor_options, "chardev" }, { &weir_schema_object_options, "qom-type" },
 };
 
 static void check_error(struct weir_error *error)

@@ -12,7 +12,8 @@
 #include <stdlib.h>
 
 /* Commands that do nothing, with the arguments of real ones. */
-static int run_nothing(struct weir_qmp_context *ctx, const void *args, json_t **ret_value, struct weir_error **err)
+static int run_nothing(struct weir_qmp_context *ctx, const void *args, json_t **ret_value,
+                       struct weir_error **err)
 {
     return 0;
 }
@@ -46,14 +47,16 @@ static void answer(struct weir_qmp_session *session, json_t *request)
     struct execution execution = { .session = session, .request = request };
     weir_co_run(execute, &execution);
     WEIR_ASSERT(json_is_object(execution.reply));
-    WEIR_ASSERT(!!json_object_get(execution.reply, "return") + !!json_object_get(execution.reply, "error") == 1);
+    WEIR_ASSERT(!!json_object_get(execution.reply, "return") + !!json_object_get(execution.reply, "error") ==
+                1);
     char *text = json_dumps(execution.reply, 0);
     WEIR_ASSERT(text);
     free(text);
     json_decref(execution.reply);
 }
 
-static void feed(struct weir_json_stream *stream, struct weir_qmp_session *session, const char *data, size_t size)
+static void feed(struct weir_json_stream *stream, struct weir_qmp_session *session, const char *data,
+                 size_t size)
 {
     enum weir_json_result result;
     do {

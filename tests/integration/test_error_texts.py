@@ -63,8 +63,8 @@ def test_argument_errors(nodes, command, arguments, text):
 
 
 UNKNOWN = [
-    ('blockdev-mirror', changed(MIRROR, device='nope'), 'GenericError', "Cannot find device='nope' nor node-name='nope'"),
-    ('blockdev-mirror', changed(MIRROR, target='nope'), 'GenericError', "Cannot find device='nope' nor node-name='nope'"),
+    ('blockdev-mirror', changed(MIRROR, device='nope'), 'GenericError', NOWHERE.replace("=''", "='nope'")),
+    ('blockdev-mirror', changed(MIRROR, target='nope'), 'GenericError', NOWHERE.replace("=''", "='nope'")),
     ('block-export-add', changed(EXPORT, node_name='nope'), 'GenericError', NOWHERE),
     ('block_resize', {'node-name': 'nope', 'size': 0}, 'GenericError', NOWHERE),
     ('blockdev-del', {'node-name': 'nope'}, 'GenericError', "Failed to find node with node-name='nope'"),

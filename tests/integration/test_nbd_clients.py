@@ -83,8 +83,8 @@ def test_nbdcopy_between_exports(disk, tmp):
 
 @pytest.mark.parametrize('rw', ['randwrite', 'write', 'randrw', 'randtrim'])
 def test_fio(disk, tmp, rw):
-    argv = ['fio', '--name=j', '--ioengine=nbd', f'--uri={disk[2]}', f'--rw={rw}', '--bs=4k', '--iodepth=16', '--size=8M',
-            '--output-format=json']
+    argv = ['fio', '--name=j', '--ioengine=nbd', f'--uri={disk[2]}', f'--rw={rw}', '--bs=4k', '--iodepth=16',
+            '--size=8M', '--output-format=json']
     if rw != 'randtrim':
         argv += ['--verify=crc32c', '--do_verify=1', '--verify_fatal=1']
     output = run(*argv, cwd=tmp)

@@ -166,7 +166,8 @@ SCHEMA = '[{ "command": "go", "doc": "Goes.", "test": "test_go", "args": { "far"
 
 
 def test_option_without_test(lint):
-    files = {'src/qmp/schema/a.json': SCHEMA % ', "test": "test_far"', 'tests/integration/test_a.py': 'def test_go(): 0\n'}
+    files = {'src/qmp/schema/a.json': SCHEMA % ', "test": "test_far"',
+             'tests/integration/test_a.py': 'def test_go(): 0\n'}
     assert 'go.far: there is no test_far' in lint('options', files)
 
 

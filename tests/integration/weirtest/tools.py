@@ -14,7 +14,8 @@ def run(*argv, ok=(0,), timeout=60, **options):
     """Runs a program to its end; its output (both streams) when the status is in @ok, else an assertion."""
     argv = [str(a) for a in argv]
     options.setdefault('stdin', subprocess.DEVNULL)
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False, **options)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False,
+                          **options)
     output = done.stdout.decode(errors='replace')
     assert done.returncode in ok, f'{shlex.join(argv)}: exit status {done.returncode}\n{output}'
     return output
