@@ -35,7 +35,7 @@ weir_co_fn DRIVER_TEST(no_rules)
     del("d");
 }
 
-weir_co_fn DRIVER_TEST(always)
+weir_co_fn DRIVER_TEST(test_blkdebug_inject_error)
 {
     struct weir_edge *edge = user(ADD("'discard':'unmap'," RULE("'event':'none'")), R | W, ALL);
 
@@ -45,7 +45,7 @@ weir_co_fn DRIVER_TEST(always)
 }
 
 /* An event arms its rule for all that follows, as measured; the request that raises it is the first. */
-weir_co_fn DRIVER_TEST(events)
+weir_co_fn DRIVER_TEST(test_blkdebug_events)
 {
     struct weir_edge *edge = user(ADD("'discard':'unmap'," RULE("'event':'pwritev_zero'")), R | W, ALL);
 
@@ -64,7 +64,7 @@ weir_co_fn DRIVER_TEST(events)
     del("d");
 }
 
-weir_co_fn DRIVER_TEST(kinds_and_errors)
+weir_co_fn DRIVER_TEST(test_blkdebug_iotype)
 {
     struct weir_edge *edge =
         user(ADD("'discard':'unmap'," RULE("'event':'none','iotype':'write','errno':28")), R | W, ALL);
@@ -101,7 +101,7 @@ weir_co_fn DRIVER_TEST(block_status)
     del("d");
 }
 
-weir_co_fn DRIVER_TEST(sectors_and_once)
+weir_co_fn DRIVER_TEST(test_blkdebug_sector)
 {
     struct weir_edge *edge = user(ADD(RULE("'event':'none','sector':1,'iotype':'read'},"
                                            "{'event':'read_aio','once':true,'sector':4,'errno':28")),
@@ -199,9 +199,43 @@ weir_co_fn DRIVER_TEST(drain_resumes)
     del("d");
 }
 
+weir_co_fn DRIVER_TEST(test_blkdebug_once)
+{
+    struct weir_edge *edge =
+        user(ADD("'discard':'unmap'," RULE("'event':'write_aio','once':true")), R | W, ALL);
+
+    expect(edge, (struct outcome){ .write = -EIO });
+    expect(edge, (struct outcome){ 0 });
+    leave(edge);
+    del("d");
+}
+
+/* An error that is given immediately is given before the request can be held. */
+weir_co_fn DRIVER_TEST(test_blkdebug_immediately)
+{
+    struct weir_node *node = ADD(RULE("'event':'none','iotype':'read','immediately':true"));
+    struct weir_edge *edge = user(node, R | W, ALL);
+    struct held held;
+
+    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "a", NULL));
+    start(&held, edge, WEIR_OP_READ);
+    WEIR_ASSERT(held.done && held.result == -EIO);
+    WEIR_ASSERT(!weir_blkdebug_resume(node, "a"));
+    leave(edge);
+    del("d");
+    edge = user(node = ADD(RULE("'event':'none','iotype':'read'")), R | W, ALL);
+    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "a", NULL));
+    start(&held, edge, WEIR_OP_READ);
+    WEIR_ASSERT(!held.done && !weir_blkdebug_resume(node, "a"));
+    wait_done(&held);
+    WEIR_ASSERT(held.result == -EIO);
+    leave(edge);
+    del("d");
+}
+
 /* ---- alignment ---- */
 
-weir_co_fn DRIVER_TEST(align)
+weir_co_fn DRIVER_TEST(test_blkdebug_align)
 {
     const char *file = make_file(path("a"), MIB, 1);
     struct weir_node *node = add("{'driver':'blkdebug','node-name':'d','align':4096,"
@@ -235,11 +269,18 @@ weir_co_fn DRIVER_TEST(errors)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_rules),        cmocka_unit_test(always),
-        cmocka_unit_test(events),          cmocka_unit_test(kinds_and_errors),
-        cmocka_unit_test(block_status),    cmocka_unit_test(sectors_and_once),
-        cmocka_unit_test(hold_and_resume), cmocka_unit_test(drain_resumes),
-        cmocka_unit_test(align),           cmocka_unit_test(errors),
+        cmocka_unit_test(no_rules),
+        cmocka_unit_test(test_blkdebug_inject_error),
+        cmocka_unit_test(test_blkdebug_events),
+        cmocka_unit_test(test_blkdebug_iotype),
+        cmocka_unit_test(block_status),
+        cmocka_unit_test(test_blkdebug_sector),
+        cmocka_unit_test(test_blkdebug_once),
+        cmocka_unit_test(test_blkdebug_immediately),
+        cmocka_unit_test(hold_and_resume),
+        cmocka_unit_test(drain_resumes),
+        cmocka_unit_test(test_blkdebug_align),
+        cmocka_unit_test(errors),
     };
 
     return cmocka_run_group_tests(tests, make_directories, remove_directories);

@@ -19,7 +19,7 @@ static weir_co_fn void on_both(void (*body)(const char *file) weir_co_fn)
 
 /* ---- opening ---- */
 
-weir_co_fn DRIVER_TEST(open_errors)
+weir_co_fn DRIVER_TEST(test_file_options)
 {
     char text[5000];
 
@@ -78,33 +78,22 @@ static weir_co_fn void transfers(const char *options)
     del("f");
 }
 
-weir_co_fn DRIVER_TEST(transfers_best)
+weir_co_fn DRIVER_TEST(transfers_by_default)
 {
     transfers("");
 }
-weir_co_fn DRIVER_TEST(transfers_threads)
+
+weir_co_fn DRIVER_TEST(test_file_aio)
 {
     transfers(",'aio':'threads'");
-}
-weir_co_fn DRIVER_TEST(transfers_io_uring)
-{
     transfers(",'aio':'io_uring'");
-}
-weir_co_fn DRIVER_TEST(transfers_direct)
-{
-    transfers(",'cache':{'direct':true}");
-}
-weir_co_fn DRIVER_TEST(transfers_native)
-{
     transfers(",'cache':{'direct':true},'aio':'native'");
-}
-weir_co_fn DRIVER_TEST(transfers_direct_threads)
-{
     transfers(",'cache':{'direct':true},'aio':'threads'");
 }
-weir_co_fn DRIVER_TEST(transfers_no_flush)
+
+weir_co_fn DRIVER_TEST(test_cache_direct)
 {
-    transfers(",'cache':{'no-flush':true}");
+    transfers(",'cache':{'direct':true}");
 }
 
 /* What is in memory is read, and written, without a coroutine. */
@@ -218,7 +207,7 @@ static weir_co_fn void holes(const char *file)
     del("f");
 }
 
-weir_co_fn DRIVER_TEST(zero_and_discard)
+weir_co_fn DRIVER_TEST(test_discard_option)
 {
     on_both(holes);
 }
@@ -239,6 +228,32 @@ static weir_co_fn void no_discard(const char *file)
 weir_co_fn DRIVER_TEST(discard_is_ignored_by_default)
 {
     on_both(no_discard);
+}
+
+/* Written zeroes become holes where that is wanted. */
+static weir_co_fn void detect(const char *file)
+{
+    static const struct {
+        const char *option;
+        bool unmaps;
+    } cases[] = { { "off", false }, { "on", false }, { "unmap", true } };
+
+    for (unsigned i = 0; i < WEIR_ARRAY_SIZE(cases); i++) {
+        struct weir_edge *edge =
+            user(add("{'driver':'file','node-name':'f','filename':'%s'," UNMAP ",'detect-zeroes':'%s'}",
+                     make_file(file, MIB, 1), cases[i].option),
+                 R | W, ALL);
+
+        fill(edge, 0, MIB, 0);
+        WEIR_ASSERT(holds(edge, 0, MIB, 0) && (allocated(file) < MIB) == cases[i].unmaps);
+        leave(edge);
+        del("f");
+    }
+}
+
+weir_co_fn DRIVER_TEST(test_detect_zeroes)
+{
+    on_both(detect);
 }
 
 /* Zeroing holes takes the space as writing would. */
@@ -304,7 +319,7 @@ static weir_co_fn void resizing(const char *file)
     del("f");
 }
 
-weir_co_fn DRIVER_TEST(resize)
+weir_co_fn DRIVER_TEST(test_block_resize)
 {
     WEIR_AUTO_ERROR err = NULL;
     struct weir_edge *edge;
@@ -330,7 +345,7 @@ static weir_co_fn int create(const char *file, uint64_t size, enum weir_q_preall
     return weir_driver_file.create->create(&options, err);
 }
 
-weir_co_fn DRIVER_TEST(creating)
+weir_co_fn DRIVER_TEST(test_blockdev_create)
 {
     char file[4200], text[4300];
     struct weir_error *err = NULL;
@@ -339,11 +354,8 @@ weir_co_fn DRIVER_TEST(creating)
     (void)snprintf(file, sizeof(file), "%s", path("new"));
     WEIR_ASSERT(!create(file, MIB + 3, WEIR_Q_PREALLOC_MODE_OFF, NULL));
     WEIR_ASSERT(file_size(file) == MIB + 3 && allocated(file) < MIB);
-    WEIR_ASSERT(!create(file, MIB, WEIR_Q_PREALLOC_MODE_FALLOC, NULL));
-    WEIR_ASSERT(file_size(file) == MIB && allocated(file) >= MIB);
     make_file(file, 2 * MIB, 7);
-    WEIR_ASSERT(!create(file, MIB, WEIR_Q_PREALLOC_MODE_FULL, NULL));
-    WEIR_ASSERT(file_size(file) == MIB && allocated(file) >= MIB);
+    WEIR_ASSERT(!create(file, MIB, WEIR_Q_PREALLOC_MODE_OFF, NULL) && file_size(file) == MIB);
 
     edge = user(add("{'driver':'file','node-name':'f','filename':'%s'}", file), R | W, ALL & ~Z);
     WEIR_ASSERT(holds(edge, 0, MIB, 0));
@@ -363,6 +375,20 @@ weir_co_fn DRIVER_TEST(creating)
     weir_error_free(err);
 }
 
+weir_co_fn DRIVER_TEST(test_blockdev_create_preallocation)
+{
+    char file[4200];
+
+    (void)snprintf(file, sizeof(file), "%s", path("new"));
+    WEIR_ASSERT(!create(file, MIB, WEIR_Q_PREALLOC_MODE_OFF, NULL) && allocated(file) < MIB);
+    WEIR_ASSERT(!create(file, MIB, WEIR_Q_PREALLOC_MODE_FALLOC, NULL));
+    WEIR_ASSERT(file_size(file) == MIB && allocated(file) >= MIB);
+    make_file(file, 2 * MIB, 7);
+    WEIR_ASSERT(!create(file, MIB, WEIR_Q_PREALLOC_MODE_FULL, NULL));
+    WEIR_ASSERT(file_size(file) == MIB && allocated(file) >= MIB);
+    (void)unlink(file);
+}
+
 /* A file that could not be made is not left behind; one that was there is. */
 weir_co_fn DRIVER_TEST(creating_fails)
 {
@@ -376,25 +402,23 @@ weir_co_fn DRIVER_TEST(creating_fails)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(open_errors),
+        cmocka_unit_test(test_file_options),
         cmocka_unit_test(names),
-        cmocka_unit_test(transfers_best),
-        cmocka_unit_test(transfers_threads),
-        cmocka_unit_test(transfers_io_uring),
-        cmocka_unit_test(transfers_direct),
-        cmocka_unit_test(transfers_native),
-        cmocka_unit_test(transfers_direct_threads),
-        cmocka_unit_test(transfers_no_flush),
+        cmocka_unit_test(transfers_by_default),
+        cmocka_unit_test(test_file_aio),
+        cmocka_unit_test(test_cache_direct),
         cmocka_unit_test(answered_at_once),
         cmocka_unit_test(size_is_no_multiple_of_512),
         cmocka_unit_test(size_is_no_multiple_of_512_direct),
         cmocka_unit_test(cut_by_others),
-        cmocka_unit_test(zero_and_discard),
+        cmocka_unit_test(test_discard_option),
         cmocka_unit_test(discard_is_ignored_by_default),
+        cmocka_unit_test(test_detect_zeroes),
         cmocka_unit_test(zero_takes_space),
         cmocka_unit_test(no_space),
-        cmocka_unit_test(resize),
-        cmocka_unit_test(creating),
+        cmocka_unit_test(test_block_resize),
+        cmocka_unit_test(test_blockdev_create),
+        cmocka_unit_test(test_blockdev_create_preallocation),
         cmocka_unit_test(creating_fails),
     };
 

@@ -113,6 +113,26 @@ weir_co_fn DRIVER_TEST(locking_off)
     del("g");
 }
 
+/* Whoever shares everything by force excludes nobody. */
+weir_co_fn DRIVER_TEST(test_force_share)
+{
+    const char *file = make_file(path("a"), MIB, 1);
+    struct weir_node *raw = add("{'driver':'raw','node-name':'r','read-only':true,'force-share':true,"
+                                "'file':{'driver':'file','filename':'%s'}}",
+                                file);
+    struct weir_edge *edge = user(raw, R, ALL & ~Z);
+    struct weir_edge *writer = user(add_file("f", ""), R | W | Z, ALL);
+
+    WEIR_ASSERT(locked_bytes(file) == HELD(R | W | Z));
+    leave(writer);
+    WEIR_ASSERT(locked_bytes(file) == HELD(R) && holds(edge, 0, MIB, 1));
+    leave(edge);
+    del("r");
+    del("f");
+    add_fails("force-share=on can only be used with read-only images",
+              "{'driver':'file','node-name':'f','filename':'%s','force-share':true}", path("a"));
+}
+
 /* The locks are gone when the node is. */
 weir_co_fn DRIVER_TEST(closing_unlocks)
 {
@@ -150,7 +170,7 @@ static unsigned writers(const char *file)
     return found;
 }
 
-weir_co_fn DRIVER_TEST(read_only)
+weir_co_fn DRIVER_TEST(test_read_only)
 {
     const char *file = make_file(path("a"), MIB, 1);
     struct weir_node *node = add_file("f", ",'read-only':true");
@@ -165,7 +185,7 @@ weir_co_fn DRIVER_TEST(read_only)
     del("f");
 }
 
-weir_co_fn DRIVER_TEST(auto_read_only)
+weir_co_fn DRIVER_TEST(test_auto_read_only)
 {
     const char *file = make_file(path("a"), MIB, 1);
     struct weir_node *node = add_file("f", ",'auto-read-only':true");
@@ -220,9 +240,10 @@ int main(void)
         cmocka_unit_test(bytes_follow_permissions),
         cmocka_unit_test(conflicts),
         cmocka_unit_test(locking_off),
+        cmocka_unit_test(test_force_share),
         cmocka_unit_test(closing_unlocks),
-        cmocka_unit_test(read_only),
-        cmocka_unit_test(auto_read_only),
+        cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_auto_read_only),
         cmocka_unit_test(auto_read_only_fails),
     };
 

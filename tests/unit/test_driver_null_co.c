@@ -2,7 +2,7 @@
 /* null-co: size, zeroes or nothing, latency, status. */
 #include "driver_world.h"
 
-weir_co_fn DRIVER_TEST(sizes)
+weir_co_fn DRIVER_TEST(test_null_co_size)
 {
     WEIR_ASSERT(weir_node_size(add("{'driver':'null-co','node-name':'n'}")) == 1024u * MIB);
     WEIR_ASSERT(weir_node_size(add("{'driver':'null-co','node-name':'m','size':1000}")) == 1000);
@@ -10,7 +10,7 @@ weir_co_fn DRIVER_TEST(sizes)
     del("m");
 }
 
-weir_co_fn DRIVER_TEST(reads_nothing)
+weir_co_fn DRIVER_TEST(test_null_co)
 {
     struct weir_edge *edge = user(add("{'driver':'null-co','node-name':'n'}"), R | W, ALL);
     char buffer[512];
@@ -24,7 +24,7 @@ weir_co_fn DRIVER_TEST(reads_nothing)
     del("n");
 }
 
-weir_co_fn DRIVER_TEST(reads_zeroes)
+weir_co_fn DRIVER_TEST(test_null_co_read_zeroes)
 {
     struct weir_edge *edge = user(add("{'driver':'null-co','node-name':'n','read-zeroes':true}"), R | W, ALL);
 
@@ -38,7 +38,7 @@ weir_co_fn DRIVER_TEST(reads_zeroes)
     del("n");
 }
 
-weir_co_fn DRIVER_TEST(latency)
+weir_co_fn DRIVER_TEST(test_null_co_latency)
 {
     struct weir_edge *edge =
         user(add("{'driver':'null-co','node-name':'n','latency-ns':3000000}"), R | W, ALL);
@@ -55,10 +55,10 @@ weir_co_fn DRIVER_TEST(latency)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sizes),
-        cmocka_unit_test(reads_nothing),
-        cmocka_unit_test(reads_zeroes),
-        cmocka_unit_test(latency),
+        cmocka_unit_test(test_null_co_size),
+        cmocka_unit_test(test_null_co),
+        cmocka_unit_test(test_null_co_read_zeroes),
+        cmocka_unit_test(test_null_co_latency),
     };
 
     return cmocka_run_group_tests(tests, make_directories, remove_directories);

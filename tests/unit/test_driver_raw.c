@@ -22,7 +22,7 @@ weir_co_fn DRIVER_TEST(whole)
     del("r");
 }
 
-weir_co_fn DRIVER_TEST(window)
+weir_co_fn DRIVER_TEST(test_raw_offset_size)
 {
     const char *file = make_file(path("a"), MIB, 1);
     struct weir_node *node = add("{'driver':'raw','node-name':'r','offset':1000,'size':4096,"
@@ -89,7 +89,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole),
-        cmocka_unit_test(window),
+        cmocka_unit_test(test_raw_offset_size),
         cmocka_unit_test(window_to_the_end),
         cmocka_unit_test(errors),
     };

@@ -70,7 +70,7 @@ static void directions(void **state)
     assert_false(weir_throttle_buckets_limit(&buckets));
 }
 
-static void bursts(void **state)
+static void test_throttle_burst(void **state)
 {
     struct weir_throttle_buckets buckets;
 
@@ -88,7 +88,7 @@ static void bursts(void **state)
     assert_in_range(pass_at(&buckets, false, 1, 5 * SECOND), 9, 11); /* the average */
 }
 
-static void ops_size(void **state)
+static void test_throttle_iops_size(void **state)
 {
     struct weir_throttle_buckets buckets;
 
@@ -189,7 +189,7 @@ static weir_co_fn void wait_ended(unsigned count)
         weir_co_pause();
 }
 
-weir_co_fn DRIVER_TEST(rate)
+weir_co_fn DRIVER_TEST(test_throttle)
 {
     struct writer writer = { .times = 41 };
     struct weir_edge *edge;
@@ -236,7 +236,7 @@ weir_co_fn DRIVER_TEST(members_take_turns)
     group_del();
 }
 
-weir_co_fn DRIVER_TEST(loops_share)
+weir_co_fn DRIVER_TEST(test_throttle_group_shared)
 {
     struct weir_loop *loop = new_loop("other");
     struct writer writers[8];
@@ -378,12 +378,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(average),
         cmocka_unit_test(directions),
-        cmocka_unit_test(bursts),
-        cmocka_unit_test(ops_size),
+        cmocka_unit_test(test_throttle_burst),
+        cmocka_unit_test(test_throttle_iops_size),
         cmocka_unit_test(wrong_limits),
-        cmocka_unit_test(rate),
+        cmocka_unit_test(test_throttle),
         cmocka_unit_test(members_take_turns),
-        cmocka_unit_test(loops_share),
+        cmocka_unit_test(test_throttle_group_shared),
         cmocka_unit_test(limits_change),
         cmocka_unit_test(first_limits),
         cmocka_unit_test(drain_releases),
