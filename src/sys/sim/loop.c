@@ -2,7 +2,8 @@
 /*
  * Loops: operations queue until the next poll, as with a real ring, fly, end, and are reported by a later poll.
  *
- * What an operation does is the business of file_io.c and net.c; here it is only carried.
+ * A poll sometimes returns early for no reason, as the interface allows. What an operation does is the business of
+ * file_ops.c and net.c; here it is only carried.
  */
 #include "sys/sim/world.h"
 #include <errno.h>
@@ -144,12 +145,19 @@ void sim_loop_cancel(struct weir_sys_loop *loop, struct weir_sys_io *io)
         op->cancel(op);
 }
 
+/* All that has ended by now; sometimes a part of it, as a ring that is being filled may show. */
 static void report(struct weir_sys_loop *loop)
 {
     struct sim_ios done = TAILQ_HEAD_INITIALIZER(done);
     struct sim_io *op;
 
-    TAILQ_CONCAT(&done, &loop->done, link);
+    if (TAILQ_EMPTY(&loop->done))
+        return;
+    do {
+        op = TAILQ_FIRST(&loop->done);
+        TAILQ_REMOVE(&loop->done, op, link);
+        TAILQ_INSERT_TAIL(&done, op, link);
+    } while (!TAILQ_EMPTY(&loop->done) && sim_below(SIM_SCHEDULE, 16));
     while ((op = TAILQ_FIRST(&done))) {
         struct weir_sys_io *io = op->io;
         int result = op->result;
@@ -175,7 +183,7 @@ void sim_loop_poll(struct weir_sys_loop *loop, int64_t deadline_ns)
     if (nothing_to_do(loop)) {
         if (deadline_ns >= 0 && deadline_ns <= sim_world->now) {
             sim_give_way();
-        } else {
+        } else if (sim_below(SIM_SCHEDULE, 256)) {
             loop->sleeper = sim_world->current;
             (void)sim_block_until(deadline_ns);
             loop->sleeper = NULL;
