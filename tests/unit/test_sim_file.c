@@ -305,10 +305,10 @@ static void lock_ranges(void *arg)
     WEIR_ASSERT(file->lock_test(two, WEIR_SYS_LOCK_EXCLUSIVE, 110, 1) == 0);
     WEIR_ASSERT(file->lock(reader, WEIR_SYS_LOCK_EXCLUSIVE, 500, 1) == -EBADF);
     /* Out of the middle. */
-    WEIR_ASSERT(file->lock(one, WEIR_SYS_UNLOCK, 103, 2) == 0);
-    WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 103, 2) == 0);
-    WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 102, 1) == 1);
-    WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 105, 1) == 1);
+    WEIR_ASSERT(file->lock(one, WEIR_SYS_UNLOCK, 102, 2) == 0);
+    WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 102, 2) == 0);
+    WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 101, 1) == 1);
+    WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 104, 1) == 1);
     file->close(one);
     WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 0, 105) == 0);
     WEIR_ASSERT(file->lock_test(reader, WEIR_SYS_LOCK_EXCLUSIVE, 0, 0) == 1);

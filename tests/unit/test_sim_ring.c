@@ -48,11 +48,15 @@ static void stuck_sync(void *arg)
 
 static void stuck_io(void **state)
 {
+    struct weir_sim_profile profile;
+
+    weir_sim_profile_init(&profile);
+    profile.cancel_ppm = WEIR_SIM_ALWAYS;
     for (unsigned round = 0; round < 2; round++) {
         struct weir_sim_file *file;
         uint8_t byte;
 
-        assert_false(run_with(1, NULL, stuck_ring));
+        assert_false(run_with(1, &profile, stuck_ring));
         file = weir_sim_file_find("disk");
         weir_sim_spawn("inline", stuck_inline, NULL);
         weir_sim_spawn("sync", stuck_sync, NULL);
