@@ -120,7 +120,8 @@ int weir_meta_block_load(struct weir_meta *meta, uint64_t offset, uint64_t lengt
                          struct weir_meta_block **ret_block)
 {
     struct weir_meta_block *block;
-    bool wrote = false;
+    /* Who writes back already (a release that needs a table) lets the cache grow instead. */
+    bool wrote = meta->write_back.owner == weir_co_self();
     int ret = 0;
 
     weir_meta_enter(meta);
