@@ -68,13 +68,14 @@ static void answer(const struct weir_nbd_rules *rules, struct weir_nbd_command *
         weir_nbd_reply_success(&reply, command, rules->structured, "");
     }
     check_reply(&reply, rules->structured);
-    if (command->buffer) {
-        volatile uint8_t last = 0;
+    /* The data can be read from the first byte to the last. */
+    if (command->buffer && command->length) {
+        const uint8_t *bytes = command->payload;
+        uint32_t sum = bytes[command->length - 1];
 
         for (uint32_t i = 0; i < command->length; i += 512)
-            last ^= ((uint8_t *)command->payload)[i];
-        if (command->length)
-            last ^= ((uint8_t *)command->payload)[command->length - 1];
+            sum += bytes[i];
+        WEIR_ASSERT(sum < UINT32_MAX);
     }
     weir_buffer_unref(command->buffer);
 }
