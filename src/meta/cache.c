@@ -117,11 +117,10 @@ static weir_co_fn int block_read(struct weir_meta *meta, struct weir_meta_block 
 }
 
 int weir_meta_block_load(struct weir_meta *meta, uint64_t offset, uint64_t length, enum weir_meta_level level,
-                         struct weir_meta_block **ret_block)
+                         bool may_write, struct weir_meta_block **ret_block)
 {
     struct weir_meta_block *block;
-    /* Who writes back already (a release that needs a table) lets the cache grow instead. */
-    bool wrote = meta->write_back.owner == weir_co_self();
+    bool wrote = !may_write;
     int ret = 0;
 
     weir_meta_enter(meta);
@@ -246,7 +245,7 @@ int weir_meta_load(struct weir_node *node, uint64_t offset, uint64_t length, enu
 {
     struct weir_meta_block *block;
 
-    return weir_meta_block_load(node->meta, offset, length, level, &block);
+    return weir_meta_block_load(node->meta, offset, length, level, true, &block);
 }
 
 void weir_meta_unload(struct weir_node *node, uint64_t offset)

@@ -67,9 +67,12 @@ struct weir_meta_block *weir_meta_block_find(struct weir_meta *meta, uint64_t of
 void weir_meta_block_pin(struct weir_meta_block *block);
 void weir_meta_block_unpin(struct weir_meta *meta, struct weir_meta_block *block);
 void weir_meta_block_drop(struct weir_meta *meta, struct weir_meta_block *block);
-/* cache.c; outside */
+/*
+ * cache.c; outside. Pins the block. @may_write: dirty tables may be written back to make place; without, the cache
+ * grows instead (the caller is the write-back).
+ */
 int weir_meta_block_load(struct weir_meta *meta, uint64_t offset, uint64_t length, enum weir_meta_level level,
-                         struct weir_meta_block **ret_block) weir_co_fn;
+                         bool may_write, struct weir_meta_block **ret_block) weir_co_fn;
 
 /* quarantine.c; outside the monitor */
 int weir_meta_release(struct weir_meta *meta, uint64_t count) weir_co_fn;

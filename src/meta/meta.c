@@ -15,7 +15,7 @@ static weir_co_fn int ops_load(struct weir_node *node, const struct weir_need *n
 
     /* A table that was loaded for this map stays in memory until the map has been used. */
     WEIR_ASSERT(pins && pins->count < WEIR_META_PINS_MAX);
-    ret = weir_meta_block_load(node->meta, need->offset, need->length, need->level, &block);
+    ret = weir_meta_block_load(node->meta, need->offset, need->length, need->level, true, &block);
     if (!ret)
         pins->blocks[pins->count++] = block;
     return ret;

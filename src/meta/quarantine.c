@@ -60,6 +60,7 @@ static weir_co_fn int release_entry(struct weir_meta *meta, const struct weir_fr
 {
     struct weir_node *node = meta->node;
     struct weir_meta_pins pins = { .count = 0 };
+    struct weir_meta_block *block;
     struct weir_need need;
     int ret;
 
@@ -71,9 +72,12 @@ static weir_co_fn int release_entry(struct weir_meta *meta, const struct weir_fr
         weir_meta_leave(meta);
         if (ret != WEIR_NEED)
             break;
-        ret = weir_meta_ops_table.load(node, &need, &pins);
+        if (pins.count == WEIR_META_PINS_MAX)
+            weir_meta_ops_table.unpin(node, &pins);
+        ret = weir_meta_block_load(meta, need.offset, need.length, need.level, false, &block);
         if (ret)
             break;
+        pins.blocks[pins.count++] = block;
     }
     weir_meta_ops_table.unpin(node, &pins);
     return ret;
