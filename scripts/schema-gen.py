@@ -400,7 +400,8 @@ class Source:
         self.out.append('};')
         self.out.append(f'const struct weir_schema_type weir_schema_{label} = {{')
         self.out.append(f'    .name = {quoted(definition.name)}, .kind = WEIR_SCHEMA_ALTERNATE,')
-        self.out.append(f'    .size = sizeof(json_t *), .branches = {label}_branches, .branch_count = {len(definition.branches)} }};')
+        self.out.append(f'    .size = sizeof(json_t *), .branches = {label}_branches,')
+        self.out.append(f'    .branch_count = {len(definition.branches)} }};')
 
     def object(self, definition):
         name = definition.name

@@ -218,7 +218,8 @@ static const struct row rows[] = {
     { "blockdev-create", "{'job-id': 'j', 'options': {}}", "Parameter 'options.driver' is missing" },
     { "blockdev-create", "{'job-id': 'j', 'options': {'driver': 'file'}}",
       "Parameter 'options.filename' is missing" },
-    { "blockdev-create", "{'job-id': 'j', 'options': {'driver': 'file', 'filename': 'x', 'size': 1, 'zz': 2}}",
+    { "blockdev-create",
+      "{'job-id': 'j', 'options': {'driver': 'file', 'filename': 'x', 'size': 1, 'zz': 2}}",
       "Parameter 'options.zz' is unexpected" },
     { "blockdev-create", "{'job-id': 'j', 'options': {'driver': 'null-co'}}", NULL },
     /* clang-format on */
