@@ -124,7 +124,7 @@ struct receiver {
     int result;
     bool ended;
     struct weir_sys_io io;
-    struct weir_co *waiter;
+    struct weir_co *waiter, *self;
 };
 
 static void receiving(void *arg) weir_co_fn;
@@ -133,6 +133,7 @@ static void receiving(void *arg)
     struct receiver *receiver = arg;
     struct iovec iov = { receiver->buffer, sizeof(receiver->buffer) };
 
+    receiver->self = weir_co_self();
     receiver->io = (struct weir_sys_io){ .op = WEIR_SYS_RECV, .fd = receiver->fd, .iov = &iov, .iovcnt = 1 };
     receiver->result = weir_co_io(&receiver->io);
     receiver->ended = true;
@@ -158,6 +159,7 @@ static void operations(void *arg)
     receiver.fd = fds[0];
     send.fd = fds[1];
     weir_co_run(receiving, &receiver);
+    weir_co_wake(receiver.self); /* a stray wake ends no operation */
     weir_co_pause();
     WEIR_ASSERT(!receiver.ended && weir_loop_self()->in_flight == 1);
     result = weir_co_io(&send);

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -308,6 +309,145 @@ static void loop_ends_when_nothing_is_left(void **state)
     run_world(end_of_loop, NULL);
 }
 
+/* A timer alone keeps a loop alive. */
+struct lone_timer {
+    struct weir_timer timer;
+    bool ran;
+};
+
+static void run_lone(struct weir_timer *timer)
+{
+    weir_container_of(timer, struct lone_timer, timer)->ran = true;
+}
+
+static void arm_lone(void *arg) weir_co_fn;
+static void arm_lone(void *arg)
+{
+    struct lone_timer *lone = arg;
+
+    lone->timer.run = run_lone;
+    weir_timer_arm(&lone->timer, weir_sys->clock_ns() + 2000000);
+}
+
+static void free_with_timer(void *arg) weir_co_fn;
+static void free_with_timer(void *arg)
+{
+    struct lone_timer lone = { 0 };
+    struct weir_loop *loop = new_loop("timer");
+
+    weir_co_start(loop, arm_lone, &lone);
+    weir_loop_free(loop);
+    WEIR_ASSERT(lone.ran);
+}
+
+static void loop_waits_for_its_timers(void **state)
+{
+    run_world(free_with_timer, NULL);
+}
+
+/* A call that another thread queues while the loop's last coroutine runs is still taken. */
+struct last_call {
+    struct weir_call call;
+    struct weir_loop *loop;
+    sem_t go, queued;
+    bool ran;
+};
+
+static void run_last_call(struct weir_call *call)
+{
+    weir_container_of(call, struct last_call, call)->ran = true;
+}
+
+static void *queue_last_call(void *arg)
+{
+    struct last_call *last = arg;
+
+    while (sem_wait(&last->go) < 0)
+        continue;
+    weir_loop_call(last->loop, &last->call);
+    (void)sem_post(&last->queued);
+    return NULL;
+}
+
+/* Blocks its loop on purpose, so that the call cannot be taken before the coroutine has ended. */
+static void end_with_call(void *arg) weir_co_fn;
+static void end_with_call(void *arg)
+{
+    struct last_call *last = arg;
+
+    while (!last->loop->stop)
+        weir_co_pause();
+    (void)sem_post(&last->go);
+    while (sem_wait(&last->queued) < 0)
+        continue;
+}
+
+static void free_with_call(void *arg) weir_co_fn;
+static void free_with_call(void *arg)
+{
+    struct last_call last = { .call.run = run_last_call, .loop = new_loop("call") };
+    pthread_t thread;
+
+    WEIR_ASSERT(sem_init(&last.go, 0, 0) == 0 && sem_init(&last.queued, 0, 0) == 0);
+    WEIR_ASSERT(pthread_create(&thread, NULL, queue_last_call, &last) == 0);
+    weir_co_start(last.loop, end_with_call, &last);
+    weir_loop_free(last.loop);
+    WEIR_ASSERT(last.ran && pthread_join(thread, NULL) == 0);
+    WEIR_ASSERT(sem_destroy(&last.go) == 0 && sem_destroy(&last.queued) == 0);
+}
+
+static void loop_takes_the_last_call(void **state)
+{
+    run_world(free_with_call, NULL);
+}
+
+/* ---- an operation may be submitted again from its own done() ---- */
+
+#define REPEATS 5
+
+struct repeating {
+    struct weir_sys_io io;
+    struct iovec iov;
+    char byte;
+    unsigned runs;
+    struct weir_co *waiter;
+};
+
+static void repeat(struct weir_sys_io *io, int result)
+{
+    struct repeating *repeating = weir_container_of(io, struct repeating, io);
+
+    WEIR_ASSERT(result == 1 && io->done == repeat);
+    if (++repeating->runs < REPEATS)
+        weir_loop_submit(io);
+    else
+        weir_co_wake(repeating->waiter);
+}
+
+static void submit_again(void *arg) weir_co_fn;
+static void submit_again(void *arg)
+{
+    struct repeating repeating = { .waiter = weir_co_self() };
+    int fds[2];
+
+    WEIR_ASSERT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    WEIR_ASSERT(write(fds[1], "abcde", REPEATS) == REPEATS);
+    repeating.iov = (struct iovec){ &repeating.byte, 1 };
+    repeating.io = (struct weir_sys_io){
+        .op = WEIR_SYS_RECV, .fd = fds[0], .iov = &repeating.iov, .iovcnt = 1, .done = repeat
+    };
+    weir_loop_submit(&repeating.io);
+    while (repeating.runs < REPEATS)
+        weir_co_yield();
+    WEIR_ASSERT(repeating.byte == 'e' && weir_loop_self()->in_flight == 0);
+    WEIR_ASSERT(close(fds[0]) == 0 && close(fds[1]) == 0);
+}
+
+static void operations_may_be_submitted_again(void **state)
+{
+    run_world(submit_again, NULL);
+}
+
 static void all_loops(void *arg) weir_co_fn;
 static void all_loops(void *arg)
 {
@@ -326,8 +466,10 @@ static void all_loops(void *arg)
     weir_loop_free(loops[5]);
     loops[5] = new_loop("again");
     WEIR_ASSERT(weir_loop_index(loops[5]) == 5);
-    /* Stopped before it is freed, twice: as good. */
+    /* Stopped before it is freed, and again when its thread has ended: as good. */
     weir_loop_stop(loops[7]);
+    while (!loops[7]->ended)
+        weir_co_pause();
     weir_loop_stop(loops[7]);
     for (unsigned i = 1; i < WEIR_LOOPS_MAX; i++)
         weir_loop_free(loops[i]);
@@ -368,6 +510,9 @@ int main(void)
         cmocka_unit_test(runs_each_call_once_in_order),
         cmocka_unit_test(busy_coroutines_starve_nobody),
         cmocka_unit_test(loop_ends_when_nothing_is_left),
+        cmocka_unit_test(loop_waits_for_its_timers),
+        cmocka_unit_test(loop_takes_the_last_call),
+        cmocka_unit_test(operations_may_be_submitted_again),
         cmocka_unit_test(loops_have_a_limit),
         cmocka_unit_test(control_stops_and_runs_again),
     };
