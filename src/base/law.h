@@ -18,11 +18,18 @@ enum weir_law {
     WEIR_LAW_ORDER,      /* 7: counts are durable before the tables that need them */
 };
 
+/* What the simulator counts in the library, to know that a run has reached it. */
+enum weir_law_count { WEIR_LAW_COUNT_RANGE_WAITS, WEIR_LAW_COUNTS };
+
 #ifdef WEIR_LAW_SWITCHES
+#include <stdint.h>
 extern unsigned weir_laws_off;
+extern uint64_t weir_law_counts[WEIR_LAW_COUNTS];
 #define WEIR_LAW(law) (!(weir_laws_off & (1u << (law))))
+#define WEIR_LAW_COUNT(what) (weir_law_counts[what]++)
 #else
 #define WEIR_LAW(law) 1
+#define WEIR_LAW_COUNT(what) ((void)0)
 #endif
 
 #endif

@@ -10,6 +10,7 @@
 #include "io/range_lock.h"
 
 #include "base/alloc.h"
+#include "base/law.h"
 
 TAILQ_HEAD(lock_list, weir_range_lock);
 
@@ -185,6 +186,7 @@ void weir_range_lock(struct weir_range_table *table, struct weir_range_lock *loc
     lock->waiter = weir_co_self();
     if (enqueue(table, lock, true))
         return;
+    WEIR_LAW_COUNT(WEIR_LAW_COUNT_RANGE_WAITS);
     while (!atomic_load(&lock->granted))
         weir_co_yield();
 }

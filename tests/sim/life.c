@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One seed: a world, a life of the library in it; after a power cut the medium is judged, and a second life goes on
+ * from there.
+ */
+#include "seed.h"
+
+#include "base/alloc.h"
+#include "graph/gate.h"
+#include "io/buffer.h"
+#include "io/io.h"
+#include "job/job.h"
+#include "job/loop.h"
+#include "meta/meta.h"
+#include "sys/sim/heap.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Far more than any seed needs: who gets here hangs. */
+#define STEPS_MAX 60000000u
+#define TIME_MAX_NS (900 * 1000000000LL)
+/* A request that a guest makes takes no longer than this. */
+#define GUESTS_LIMIT_NS (300 * 1000000000LL)
+
+WEIR_SIM_KEPT struct seed seed;
+
+void seed_fail(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    (void)vfprintf(stderr, format, args);
+    va_end(args);
+    (void)fputc('\n', stderr);
+    _exit(3);
+}
+
+/* ---- the library's life ---- */
+
+extern const struct weir_driver weir_driver_file, weir_driver_raw;
+
+static const struct weir_root_ops root_ops = { .kind = "block-backend" };
+
+weir_co_fn struct weir_edge *life_attach(struct weir_node *node, const char *name, unsigned perm)
+{
+    WEIR_AUTO_ERROR err = NULL;
+    struct weir_edge *edge;
+    int ret = weir_root_attach(node, name, perm, WEIR_PERM_ALL, &root_ops, NULL, &edge, &err);
+
+    CHECK(!ret, "attach: %s", weir_error_text(err));
+    return edge;
+}
+
+static weir_co_fn void open_all(void)
+{
+    unsigned perm = WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE;
+    struct weir_node *node = image_open(&seed.images[seed.current]);
+
+    for (unsigned i = 0; i < seed.plan.guests; i++) {
+        seed.edges[i] = life_attach(node, "guest", perm);
+        if (seed.plan.gate_requests)
+            weir_gate_set_limits(seed.edges[i], seed.plan.gate_requests, 0);
+    }
+    for (unsigned i = 0; i < seed.plan.loops; i++)
+        CHECK(!weir_loop_new("guests", &seed.loops[i], NULL), "no loop");
+}
+
+static weir_co_fn void start_operator(void (*run)(void *arg) weir_co_fn)
+{
+    seed.operators_running++;
+    weir_co_start(weir_loop_control(), run, NULL);
+}
+
+static weir_co_fn void run_guests(void)
+{
+    int64_t deadline = weir_sim_now() + GUESTS_LIMIT_NS;
+
+    seed.guests_running = seed.plan.queues;
+    seed.operators_running = 0;
+    seed.ending = false;
+    for (unsigned i = 0; i < seed.plan.queues; i++) {
+        struct queue *queue = &seed.queues[i];
+
+        queue->left = seed.life == 1 ? seed.plan.requests : 12;
+        queue->edge = seed.edges[i % seed.plan.guests];
+        weir_co_start(seed.loops[i % seed.plan.guests % seed.plan.loops], guest_run, queue);
+    }
+    if (seed.life == 1 || pick(2))
+        start_operator(operator_drains);
+    if (seed.life == 1 && seed.plan.snapshots)
+        start_operator(operator_snapshots);
+    if (seed.life == 1 && seed.plan.mirrors)
+        start_operator(operator_mirrors);
+    while (__atomic_load_n(&seed.guests_running, __ATOMIC_SEQ_CST) || seed.operators_running) {
+        CHECK(weir_sim_now() < deadline || !seed.guests_running, "%u guests are still waiting", seed.guests_running);
+        if (!seed.guests_running)
+            seed.ending = true;
+        weir_co_sleep(1000000);
+    }
+}
+
+/* Whether a flush has failed: then nothing can be made durable any more until the files are opened anew. */
+static bool flushes_failed(void)
+{
+    return weir_sim_stats()->failed_flushes;
+}
+
+static weir_co_fn void close_all(void)
+{
+    WEIR_AUTO_ERROR err = NULL;
+    int ret;
+
+    for (unsigned i = 0; i < seed.plan.guests; i++)
+        weir_root_detach(seed.edges[i], -1);
+    ret = weir_node_del(seed.images[seed.current].name, &err);
+    CHECK(!ret, "blockdev-del: %s", weir_error_text(err));
+    CHECK(!weir_graph_next(NULL) && !weir_graph_limbo_count(), "a node is left at the end");
+    weir_graph_done(5 * 1000000000LL);
+    weir_job_loop_done();
+    weir_job_done();
+    for (unsigned i = 0; i < seed.plan.loops; i++)
+        weir_loop_free(seed.loops[i]);
+}
+
+static weir_co_fn void live(void *arg)
+{
+    weir_graph_init(&weir_io_hooks);
+    open_all();
+    if (seed.life > 1)
+        check_disk(seed.edges[0], true, true);
+    plan_faults();
+    run_guests();
+    weir_sim_heal();
+    if (!flushes_failed())
+        check_disk(seed.edges[pick(seed.plan.guests)], false, false);
+    close_all();
+    weir_loop_stop(weir_loop_control());
+}
+
+static void life_main(void *arg)
+{
+    weir_driver_register(&weir_driver_file);
+    weir_driver_register(&weir_driver_raw);
+    weir_driver_register(&weir_driver_simfmt);
+    CHECK(!weir_runtime_init(NULL), "no runtime");
+    weir_co_start(weir_loop_control(), live, NULL);
+    weir_runtime_run();
+    CHECK(!weir_co_alive(), "%u coroutines are left at the end", weir_co_alive());
+    weir_runtime_done();
+    weir_buffer_trim();
+}
+
+/* ---- the world around it ---- */
+
+static void show_leak(const void *memory, size_t size, const void *caller)
+{
+    (void)fprintf(stderr, "    %zu bytes from %p\n", size, caller);
+}
+
+/* Lets a life run to its end (true), or to the power cut that was drawn (false). */
+static bool run_life(void)
+{
+    struct weir_sim_limits limits = { .steps = STEPS_MAX, .time_ns = TIME_MAX_NS };
+    enum weir_sim_outcome outcome;
+
+    seed.life++;
+    weir_sim_heap_begin();
+    weir_sim_spawn("control", life_main, NULL);
+    outcome = weir_sim_run(&limits);
+    if (outcome == WEIR_SIM_STOPPED) {
+        limits.events = seed.plan.cut_events;
+        outcome = weir_sim_run(&limits);
+        if (outcome == WEIR_SIM_TIMEOUT)
+            return false;
+    }
+    CHECK(outcome == WEIR_SIM_FINISHED, "life %u is %s after %.3f s", seed.life, weir_sim_outcome_name(outcome),
+          (double)weir_sim_now() / 1e9);
+    CHECK(!weir_sim_descriptors(), "%u descriptors are left at the end", weir_sim_descriptors());
+    if (weir_sim_heap_live()) {
+        weir_sim_heap_each(show_leak);
+        seed_fail("%zu allocations are left at the end", weir_sim_heap_live());
+    }
+    weir_sim_heap_end();
+    return true;
+}
+
+static void check_all_mediums(enum check_when when)
+{
+    for (unsigned i = 0; i < IMAGES_MAX; i++) {
+        bool current = i == seed.current;
+
+        check_medium(&seed.images[i], current ? when : CHECK_AFTER_CUT, current);
+    }
+}
+
+/* Which image the guests used when the power went. */
+static void find_current(void)
+{
+    const struct weir_node *node = seed.edges[0] ? seed.edges[0]->node : NULL;
+
+    while (node && (node->driver->flags & WEIR_DRIVER_INTERNAL))
+        node = TAILQ_FIRST(&node->children) ? TAILQ_FIRST(&node->children)->node : NULL;
+    for (unsigned i = 0; node && i < IMAGES_MAX; i++) {
+        if (!strcmp(node->name, seed.images[i].name))
+            seed.current = i;
+    }
+}
+
+static void cut_and_go_on(bool running)
+{
+    if (running)
+        find_current();
+    seed.totals.power_cuts_mirroring += seed.mirroring;
+    seed.mirroring = false;
+    weir_sim_heap_end();
+    weir_sim_heal();
+    weir_sim_power_cut();
+    seed.totals.power_cuts++;
+    check_all_mediums(CHECK_AFTER_CUT);
+    seed.totals.second_lives++;
+    CHECK(run_life(), "a second life was cut");
+    check_all_mediums(CHECK_AT_END);
+}
+
+static void sum_up(void)
+{
+    const struct weir_sim_stats *stats = weir_sim_stats();
+
+    seed.totals.seeds = 1;
+    seed.totals.disk_faults = stats->eio + stats->enospc + stats->short_io;
+    seed.totals.failed_flushes = stats->failed_flushes;
+}
+
+void seed_run(uint64_t number, uint64_t heap_shift)
+{
+    struct weir_sim_profile profile;
+
+    seed.number = number;
+    history_reset();
+    weir_sim_profile_init(&profile);
+    weir_sim_begin(number, &profile);
+    plan_draw();
+    plan_profile(&profile);
+    weir_sim_set_profile(&profile);
+    guest_setup();
+    image_make_all();
+    image_fill_base();
+    for (uint64_t s = 0; s < seed.shared_sectors; s++)
+        history_settle(s, image_initial(s));
+    if (heap_shift)
+        weir_sim_heap_shift(heap_shift);
+    if (!run_life())
+        cut_and_go_on(true);
+    else if (flushes_failed())
+        cut_and_go_on(false);
+    else
+        check_all_mediums(CHECK_AT_END);
+    sum_up();
+}

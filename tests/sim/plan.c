@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What a seed is. Everything is drawn here, before anything runs: swarm testing, so each seed has a subset of the
+ * operations and faults, with wild weights.
+ */
+#include "seed.h"
+
+static bool chance(unsigned percent)
+{
+    return pick(100) < percent;
+}
+
+static void draw_image(struct image *image, unsigned index)
+{
+    static const unsigned caches[] = { 1, 1, 2, 3, 4, 8, 16 };
+
+    image->name[0] = (char)('a' + index);
+    image->simfmt = index ? chance(50) : chance(80);
+    image->direct = chance(35);
+    image->cache = caches[pick(WEIR_ARRAY_SIZE(caches))];
+    if (image->simfmt) {
+        image->data_file = chance(40);
+        image->data_direct = chance(35);
+        image->backing = chance(40);
+    } else {
+        image->window = chance(30);
+        image->window_offset = pick(2) ? pick(5000) : pick(10) * SECTOR;
+    }
+}
+
+static void draw_kinds(struct plan *plan)
+{
+    static const uint32_t weights[] = { 0, 1, 1, 2, 4, 8 };
+
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        plan->weight[kind] = weights[pick(WEIR_ARRAY_SIZE(weights))];
+    plan->weight[KIND_READ] += 4;
+    plan->weight[KIND_WRITE] += 4;
+    plan->weight[KIND_WRITE_STORED] /= 2;
+    plan->weight[KIND_BATCH] /= 2;
+    plan->weight[KIND_FLUSH] = WEIR_MIN(plan->weight[KIND_FLUSH], 2u);
+    plan->weight[KIND_WRITE_FUA] = WEIR_MIN(plan->weight[KIND_WRITE_FUA], 2u);
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        plan->weight_sum += plan->weight[kind];
+}
+
+static void draw_guests(struct plan *plan)
+{
+    plan->loops = 1 + (unsigned)pick(LOOPS_MAX);
+    plan->guests = 2 + (unsigned)pick(GUESTS_MAX - 1);
+    plan->queues = plan->guests + (unsigned)pick(QUEUES_MAX - plan->guests + 1);
+    plan->requests = 200 * plan->guests / plan->queues + 1;
+    plan->zone = 3000 + pick(SHADOW_BYTES_MAX - 6000);
+    plan->shared_ppm = 300000 + (uint32_t)pick(600000);
+    plan->whole_units_ppm = (uint32_t)pick(2) * 400000;
+    plan->hot_ppm = (uint32_t)pick(3) * 400000;
+    plan->pause_ppm = (uint32_t)pick(3) * 100000;
+    plan->gate_requests = chance(30) ? 1 + (unsigned)pick(2) : 0;
+}
+
+void plan_draw(void)
+{
+    struct plan *plan = &seed.plan;
+
+    plan->unit = (uint64_t)4096 >> pick(2);
+    plan->size = (64 + pick(193)) * plan->unit - (chance(30) ? pick(8) * SECTOR : 0);
+    draw_guests(plan);
+    draw_kinds(plan);
+    for (unsigned i = 0; i < IMAGES_MAX; i++)
+        draw_image(&seed.images[i], i);
+    plan->drains = chance(50) ? 1 + (unsigned)pick(6) : 0;
+    plan->snapshots = seed.images[0].simfmt && chance(50) ? 1 + (unsigned)pick(6) : 0;
+    plan->mirrors = chance(45) ? 1 + (unsigned)pick(IMAGES_MAX - 1) : 0;
+    plan->faults = chance(35);
+    plan->tight = chance(50);
+    plan->enospc = plan->tight || plan->faults || plan->snapshots;
+    plan->cut = chance(45);
+    plan->cut_after = 20 + pick((uint64_t)plan->requests * plan->queues);
+    plan->cut_events = 1 + pick(300);
+}
+
+void plan_profile(struct weir_sim_profile *profile)
+{
+    weir_sim_profile_random(profile, seed.number);
+    /* Seeds in which everything is quick and seeds in which everything overlaps, but none that lasts for hours. */
+    profile->io[WEIR_SIM_CONTROL].latency.mean_ns = WEIR_MIN(profile->io[WEIR_SIM_CONTROL].latency.mean_ns, 40000);
+    profile->flush_sticky = true;
+}
+
+static void transient(struct weir_sim_profile *profile, enum weir_sim_kind kind, uint32_t most)
+{
+    if (chance(50))
+        profile->io[kind].eio_ppm = (uint32_t)pick(most);
+}
+
+void plan_faults(void)
+{
+    struct weir_sim_profile profile;
+
+    plan_profile(&profile);
+    for (unsigned kind = 0; kind <= WEIR_SIM_WRITE; kind++)
+        profile.io[kind].short_ppm = chance(40) ? (uint32_t)pick(50000) : 0;
+    if (seed.plan.faults && seed.life == 1) {
+        transient(&profile, WEIR_SIM_READ, 10000);
+        transient(&profile, WEIR_SIM_WRITE, 20000);
+        transient(&profile, WEIR_SIM_ALLOCATE, 20000);
+        if (chance(20))
+            profile.io[WEIR_SIM_FLUSH].eio_ppm = 10000;
+        if (chance(20))
+            weir_sim_file_bad_range(seed.images[0].file, pick(seed.plan.size), 1 + pick(20000), true, chance(50));
+        if (chance(20))
+            weir_sim_file_budget(seed.images[0].file, seed.plan.size / 4 + pick(seed.plan.size));
+    }
+    weir_sim_set_profile(&profile);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One seed: what it draws, its images, its guests, its totals. Private to the simulator's test program.
+ *
+ *   main.c      many seeds, one process each; totals, floors, laws
+ *   life.c      one seed: a world, a life of the library in it, maybe a power cut and a second life
+ *   plan.c      what a seed is: drawn before anything runs
+ *   image.c     files, their layout, opening nodes on them
+ *   guest.c     guests: queues of requests, each answer judged by an oracle
+ *   operator.c  drains and snapshots, at random times
+ *   mirrors.c   mirror jobs: both modes, every way to end, targets that fail or hang
+ *   check.c     what is on the medium, by code of its own; what the library reads from it
+ *
+ * Everything here survives a power cut, which resets the library's static variables (WEIR_SIM_KEPT).
+ */
+#ifndef WEIR_TESTS_SIM_SEED_H
+#define WEIR_TESTS_SIM_SEED_H
+
+#include "co/co.h"
+#include "graph/graph.h"
+#include "history.h"
+#include "io/request.h"
+#include "shadow.h"
+#include "simfmt.h"
+#include "sys/sim/sim.h"
+
+#define SECTOR ((uint64_t)512)
+#define LOOPS_MAX 3u
+#define GUESTS_MAX 4u
+#define QUEUES_MAX 8u
+#define IMAGES_MAX 4u
+#define REQUEST_MAX ((uint64_t)98304)
+
+/* ---- totals; summed over all seeds ---- */
+
+#define TOTALS(X)                                                                                             \
+    X(seeds, 1000)                                                                                            \
+    X(requests, 400000)                                                                                       \
+    X(answered_at_once, 20000)                                                                                \
+    X(merged, 1000)                                                                                           \
+    X(failed_requests, 1000)                                                                                  \
+    X(no_space, 50)                                                                                           \
+    X(allocations, 20000)                                                                                     \
+    X(allocations_aborted, 50)                                                                                \
+    X(stored_compressed, 1000)                                                                                \
+    X(units_shared, 500)                                                                                      \
+    X(table_loads, 10000)                                                                                     \
+    X(table_evictions, 5000)                                                                                  \
+    X(tables_written, 10000)                                                                                  \
+    X(space_released, 5000)                                                                                   \
+    X(rooms_made, 100)                                                                                        \
+    X(range_lock_waits, 5000)                                                                                 \
+    X(drains, 500)                                                                                            \
+    X(drained_comparisons, 30)                                                                                \
+    X(snapshots, 200)                                                                                         \
+    X(snapshots_deleted, 50)                                                                                  \
+    X(power_cuts, 200)                                                                                        \
+    X(power_cuts_mirroring, 20)                                                                               \
+    X(snapshots_after_cut, 10)                                                                                \
+    X(disk_faults, 500)                                                                                       \
+    X(failed_flushes, 20)                                                                                     \
+    X(mirrors, 200)                                                                                           \
+    X(mirrors_pivoted, 50)                                                                                    \
+    X(mirrors_soft_cancelled, 20)                                                                             \
+    X(mirrors_cancelled, 20)                                                                                  \
+    X(mirrors_failed, 5)                                                                                      \
+    X(limbo, 10)                                                                                              \
+    X(stuck_released, 10)                                                                                     \
+    X(second_lives, 200)                                                                                      \
+    X(run_twice, 10)
+
+struct totals {
+#define X(name, floor) uint64_t name;
+    TOTALS(X)
+#undef X
+};
+
+/* ---- the plan ---- */
+
+enum request_kind {
+    KIND_READ,
+    KIND_WRITE,
+    KIND_WRITE_FUA,
+    KIND_WRITE_STORED,
+    KIND_ZERO,
+    KIND_ZERO_UNMAP,
+    KIND_ZERO_QUICK,
+    KIND_DISCARD,
+    KIND_FLUSH,
+    KIND_STATUS,
+    KIND_BATCH,
+    KINDS,
+};
+
+struct plan {
+    uint64_t size, unit; /* bytes of the disk, of an allocation unit */
+    unsigned loops, guests, queues, requests; /* requests: of each queue */
+    uint64_t zone;                            /* private bytes of each queue */
+    uint32_t weight[KINDS], weight_sum;
+    uint32_t shared_ppm, whole_units_ppm, hot_ppm, pause_ppm;
+    unsigned gate_requests; /* 0: the default */
+    unsigned drains, snapshots, mirrors;
+    bool faults, enospc, tight; /* errors of the disk may happen; ENOSPC may */
+    bool cut;
+    uint64_t cut_after; /* requests */
+    uint64_t cut_events;
+};
+
+/* ---- images ---- */
+
+struct image {
+    char name[8]; /* of the top node */
+    bool simfmt, data_file, backing, direct, data_direct;
+    bool window; /* raw with offset and size */
+    uint64_t window_offset;
+    unsigned cache;
+    struct simfmt_header header;
+    struct weir_sim_file *file, *data;
+    uint64_t leaked[4096]; /* references that a power cut left too many, by host unit */
+};
+
+/* ---- guests ---- */
+
+struct queue {
+    unsigned index;
+    struct weir_edge *edge;
+    struct shadow zone;
+    unsigned left;
+};
+
+enum snapshot_state { SNAPSHOT_ABSENT, SNAPSHOT_PRESENT, SNAPSHOT_MAYBE };
+
+struct seed {
+    uint64_t number;
+    struct plan plan;
+    struct image images[IMAGES_MAX];
+    unsigned current; /* the image that the guests use */
+    struct weir_sim_file *base;
+    uint64_t base_size;
+    struct weir_loop *loops[LOOPS_MAX];
+    struct weir_edge *edges[GUESTS_MAX];
+    struct queue queues[QUEUES_MAX];
+    uint64_t shared_sectors; /* [0, this) is the zone of all */
+    uint64_t stamp, flushed;
+    unsigned life, guests_running, operators_running;
+    bool ending, mirroring, disturbed;
+
+    enum snapshot_state snapshot;
+    bool snapshot_known; /* its contents are: those of a moment in [from, to] */
+    uint64_t snapshot_from, snapshot_to;
+
+    struct totals totals;
+    char reason[400];
+};
+
+extern struct seed seed;
+
+/* Ends this seed as failed. Anywhere. */
+_Noreturn void seed_fail(const char *format, ...) weir_printf(1, 2);
+#define CHECK(cond, ...) ((cond) ? (void)0 : seed_fail(__VA_ARGS__))
+/* Inside: 0 .. n - 1; n > 0. */
+static inline uint64_t pick(uint64_t n)
+{
+    return weir_sim_random(n);
+}
+
+/* plan.c */
+void plan_draw(void);
+void plan_profile(struct weir_sim_profile *profile);
+void plan_faults(void);
+
+/* image.c */
+void image_make_all(void);
+void image_fill_base(void);
+/* What a guest sees in a fresh image. */
+uint64_t image_initial(uint64_t sector);
+struct weir_node *image_open(const struct image *image) weir_co_fn;
+uint64_t image_file_offset(const struct image *image);
+
+/* Sectors hold a stamp; what a stamp looks like. Even ones compress. */
+void sector_fill(uint8_t *bytes, uint64_t value);
+bool sector_value(const uint8_t *bytes, uint64_t *ret_value);
+static inline bool sector_is(const uint8_t *bytes)
+{
+    uint64_t value;
+
+    return sector_value(bytes, &value);
+}
+
+/* guest.c */
+void guest_run(void *arg) weir_co_fn;
+void guest_setup(void);
+
+/* operator.c */
+void operator_drains(void *arg) weir_co_fn;
+void operator_snapshots(void *arg) weir_co_fn;
+/* In a drained section: nothing moves. */
+void operator_assert_rest(void) weir_co_fn;
+
+/* mirrors.c */
+void operator_mirrors(void *arg) weir_co_fn;
+/* With the guests drained: a mirror whose bitmap is clean has a target that equals its source. */
+void mirrors_compare_drained(void) weir_co_fn;
+
+/* check.c */
+enum check_when { CHECK_AT_END, CHECK_AFTER_CUT };
+/* Judges bytes of the disk that were observed between @from and @to, or (@cut) after a power cut. */
+void check_bytes(uint64_t offset, uint64_t length, const uint8_t *bytes, uint64_t from, uint64_t to, bool cut,
+                 const char *what);
+/* Reads the whole disk by @edge, and its status, with nobody else around. @settle: takes it as known. */
+void check_disk(struct weir_edge *edge, bool cut, bool settle) weir_co_fn;
+/* A copy of the moment in [@from, @to]. */
+void check_copy(struct weir_edge *edge, uint64_t from, uint64_t to) weir_co_fn;
+void check_medium(struct image *image, enum check_when when, bool contents);
+
+/* life.c */
+/* Once in a process. */
+void seed_run(uint64_t number, uint64_t heap_shift);
+struct weir_edge *life_attach(struct weir_node *node, const char *name, unsigned perm) weir_co_fn;
+
+#endif
