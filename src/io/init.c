@@ -49,9 +49,15 @@ static void edge_done(struct weir_edge *edge)
 /* Before close: what guests wrote must be durable in the metadata, and nothing may wait in the quarantine. */
 static weir_co_fn int node_settle(struct weir_node *node)
 {
+    const struct weir_meta_ops *ops;
+    int ret;
+
     if (node->read_only || !weir_node_allocates(node) || !node->meta)
         return 0;
-    return ((struct weir_meta_head *)node->meta)->ops->sync(node);
+    ops = ((struct weir_meta_head *)node->meta)->ops;
+    ret = ops->sync(node);
+    /* The first one released what was in quarantine; the second makes these lower counts durable. */
+    return ret ? ret : ops->sync(node);
 }
 
 const struct weir_graph_hooks weir_io_hooks = {
