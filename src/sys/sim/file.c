@@ -204,5 +204,7 @@ void sim_files_cut(bool survives)
         TAILQ_INIT(&file->stuck);
         file->stuck_count = 0;
         file->flush_broken = false;
+        /* A call in flight had a reference to its description, which therefore never lets go of its locks. */
+        sim_locks_drop(file, NULL);
     }
 }
