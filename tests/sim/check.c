@@ -15,10 +15,24 @@
 
 /* ---- bytes ---- */
 
+static void show_words(const uint8_t *bytes)
+{
+    uint64_t word, last = 1;
+
+    for (unsigned i = 0; i < SECTOR / 8; i++) {
+        memcpy(&word, bytes + 8 * i, 8);
+        if (!i || word != last)
+            (void)fprintf(stderr, "    word %u: %#llx\n", i, (unsigned long long)word);
+        last = word;
+    }
+}
+
 static void wrong_sector(uint64_t sector, const uint8_t *bytes, uint64_t from, uint64_t to, const char *what)
 {
     uint64_t value;
 
+    if (!sector_value(bytes, &value))
+        show_words(bytes);
     if (!sector_value(bytes, &value))
         seed_fail("%s shows a torn sector %llu", what, (unsigned long long)sector);
     (void)fprintf(stderr, "sector %llu: %#llx in [%llu, %llu], but:\n", (unsigned long long)sector,
@@ -72,6 +86,7 @@ static void settle_bytes(const uint8_t *bytes)
 {
     uint64_t value;
 
+    seed.snapshot_known = false; /* the history begins anew */
     for (uint64_t s = 0; s < seed.shared_sectors; s++) {
         (void)sector_value(bytes + s * SECTOR, &value);
         history_settle(s, value);
@@ -95,7 +110,7 @@ static weir_co_fn uint8_t *read_disk(struct weir_edge *edge, const char *what)
         struct weir_request request;
         int ret;
 
-        length = WEIR_MIN(seed.plan.size - at, 1 + pick(200000));
+        length = least(seed.plan.size - at, 1 + pick(200000));
         iov = (struct iovec){ bytes + at, length };
         request = weir_request_make(WEIR_OP_READ, at, length, &iov, 1, 0);
         ret = weir_root_io(edge, &request);

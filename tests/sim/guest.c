@@ -64,7 +64,7 @@ static void draw_units(uint64_t *ret_offset, uint64_t *ret_length)
     uint64_t at = pick(hot);
 
     *ret_offset = at * seed.plan.unit;
-    *ret_length = WEIR_MIN(1 + pick(4), units - at) * seed.plan.unit;
+    *ret_length = least(1 + pick(4), units - at) * seed.plan.unit;
 }
 
 static void draw_range(const struct queue *queue, enum request_kind kind, bool own, uint64_t *ret_offset,
@@ -75,7 +75,7 @@ static void draw_range(const struct queue *queue, enum request_kind kind, bool o
     if (own) {
         at = pick(queue->zone.length);
         *ret_offset = queue->zone.offset + at;
-        *ret_length = 1 + pick(WEIR_MIN(queue->zone.length - at, pick(3) ? 600u : SHADOW_BYTES_MAX));
+        *ret_length = 1 + pick(least(queue->zone.length - at, pick(3) ? 600u : SHADOW_BYTES_MAX));
     } else if (kind == KIND_WRITE_STORED || pick(1000000) < seed.plan.whole_units_ppm) {
         draw_units(ret_offset, ret_length);
     } else {
@@ -291,7 +291,7 @@ static weir_co_fn void run_batch(struct queue *queue, bool own)
     while (count < want && offset < end) {
         struct op *op;
 
-        length = WEIR_MIN(own ? 1 + pick(700) : (1 + pick(9)) * SECTOR, end - offset);
+        length = least(own ? 1 + pick(700) : (1 + pick(9)) * SECTOR, end - offset);
         op = op_new(queue, kind, own, offset, length);
         op->waiter = weir_co_self();
         op->waiting = &waiting;

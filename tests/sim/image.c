@@ -61,7 +61,7 @@ void image_fill_base(void)
 {
     uint8_t *bytes = weir_alloc(seed.base_size + SECTOR);
 
-    for (uint64_t i = 0; i < seed.base_size; i++)
+    for (uint64_t i = seed.shared_sectors * SECTOR; i < seed.base_size; i++)
         bytes[i] = base_byte(i);
     for (uint64_t s = 0; s < seed.shared_sectors && (s + 1) * SECTOR <= seed.base_size; s++)
         sector_fill(bytes + s * SECTOR, s % 3 == 2 ? 0 : 2 * (s + 1));

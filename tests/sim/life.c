@@ -33,7 +33,7 @@ void seed_fail(const char *format, ...)
     va_start(args, format);
     (void)vfprintf(stderr, format, args);
     va_end(args);
-    (void)fputc('\n', stderr);
+    (void)fprintf(stderr, " (life %u, %.6f s)\n", seed.life, (double)weir_sim_now() / 1e9);
     _exit(3);
 }
 
@@ -166,7 +166,6 @@ static bool run_life(void)
     enum weir_sim_outcome outcome;
 
     seed.life++;
-    weir_sim_heap_begin();
     weir_sim_spawn("control", life_main, NULL);
     outcome = weir_sim_run(&limits);
     if (outcome == WEIR_SIM_STOPPED) {
@@ -178,11 +177,6 @@ static bool run_life(void)
     CHECK(outcome == WEIR_SIM_FINISHED, "life %u is %s after %.3f s", seed.life, weir_sim_outcome_name(outcome),
           (double)weir_sim_now() / 1e9);
     CHECK(!weir_sim_descriptors(), "%u descriptors are left at the end", weir_sim_descriptors());
-    if (weir_sim_heap_live()) {
-        weir_sim_heap_each(show_leak);
-        seed_fail("%zu allocations are left at the end", weir_sim_heap_live());
-    }
-    weir_sim_heap_end();
     return true;
 }
 
@@ -214,9 +208,9 @@ static void cut_and_go_on(bool running)
         find_current();
     seed.totals.power_cuts_mirroring += seed.mirroring;
     seed.mirroring = false;
-    weir_sim_heap_end();
     weir_sim_heal();
     weir_sim_power_cut();
+    weir_sim_heap_forget();
     seed.totals.power_cuts++;
     check_all_mediums(CHECK_AFTER_CUT);
     seed.totals.second_lives++;
@@ -231,6 +225,17 @@ static void sum_up(void)
     seed.totals.seeds = 1;
     seed.totals.disk_faults = stats->eio + stats->enospc + stats->short_io;
     seed.totals.failed_flushes = stats->failed_flushes;
+    seed.hash = weir_sim_hash();
+}
+
+/* The world's own memory comes and goes with the library's: it is looked at when both are gone. */
+static void end_world(void)
+{
+    weir_sim_end();
+    if (!weir_sim_heap_live())
+        return;
+    weir_sim_heap_each(show_leak);
+    seed_fail("%zu allocations are left at the end", weir_sim_heap_live());
 }
 
 void seed_run(uint64_t number, uint64_t heap_shift)
@@ -239,6 +244,7 @@ void seed_run(uint64_t number, uint64_t heap_shift)
 
     seed.number = number;
     history_reset();
+    weir_sim_heap_begin();
     weir_sim_profile_init(&profile);
     weir_sim_begin(number, &profile);
     plan_draw();
@@ -258,4 +264,5 @@ void seed_run(uint64_t number, uint64_t heap_shift)
     else
         check_all_mediums(CHECK_AT_END);
     sum_up();
+    end_world();
 }

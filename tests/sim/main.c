@@ -75,7 +75,7 @@ static _Noreturn void child(struct slot *slot, struct result *result)
             _exit(4);
     }
     seed_run(slot->seed, slot->again ? HEAP_SHIFT : 0);
-    result->hash = weir_sim_hash();
+    result->hash = seed.hash;
     result->totals = seed.totals;
     result->totals.range_lock_waits = weir_law_counts[WEIR_LAW_COUNT_RANGE_WAITS];
     result->ended = true;
@@ -125,7 +125,7 @@ static void say_failed(const struct slot *slot, int status, const char *why)
     char line[4096];
 
     failures++;
-    if (quiet)
+    if (quiet || options.one)
         return;
     last_line(slot->text, line, sizeof(line));
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)

@@ -150,7 +150,7 @@ struct seed {
     uint64_t snapshot_from, snapshot_to;
 
     struct totals totals;
-    char reason[400];
+    uint64_t hash; /* of everything that has happened */
 };
 
 extern struct seed seed;
@@ -162,6 +162,12 @@ _Noreturn void seed_fail(const char *format, ...) weir_printf(1, 2);
 static inline uint64_t pick(uint64_t n)
 {
     return weir_sim_random(n);
+}
+
+/* Evaluates each argument once. */
+static inline uint64_t least(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
 }
 
 /* plan.c */
