@@ -144,9 +144,10 @@ static void draw_error(struct sim_request *request, const struct weir_sim_faults
 
 static void draw_short(struct sim_request *request, const struct weir_sim_faults *faults)
 {
-    uint64_t unit = request->open->flags & O_DIRECT ? request->file->options.logical_block
-                    : sim_below(SIM_FAULT, 2)       ? SIM_SECTOR
-                                                    : 1;
+    bool whole = request->action == SIM_WRITE && sim_world->profile.short_writes_whole;
+    uint64_t unit = request->open->flags & O_DIRECT      ? request->file->options.logical_block
+                    : sim_below(SIM_FAULT, 2) || whole ? SIM_SECTOR
+                                                         : 1;
 
     if (request->length <= unit)
         return;
@@ -191,8 +192,8 @@ static int draw_nowait(const struct sim_request *request)
 
 /* ---- taking effect ---- */
 
-/* Copies between the disk and the request's vector. */
-static void transfer(struct sim_request *request, uint64_t upto)
+/* Copies from the disk to the request's vector. */
+static void transfer_read(struct sim_request *request, uint64_t upto)
 {
     uint64_t skip = 0;
 
@@ -200,18 +201,33 @@ static void transfer(struct sim_request *request, uint64_t upto)
         uint64_t length = request->iov[i].iov_len, from = request->moved - skip;
 
         if (request->moved < skip + length) {
-            char *bytes = (char *)request->iov[i].iov_base + from;
             uint64_t part = WEIR_MIN(length - from, upto - request->moved);
 
-            if (request->action == SIM_READ)
-                sim_disk_read(request->file->disk, request->offset + request->moved, bytes, part);
-            else
-                sim_disk_write(request->file->disk, request->change, request->offset + request->moved, bytes,
-                               part);
+            sim_disk_read(request->file->disk, request->offset + request->moved,
+                          (char *)request->iov[i].iov_base + from, part);
             request->moved += part;
         }
         skip += length;
     }
+}
+
+/* In one piece: where the vector's elements end in the middle of a sector must not show after a power cut. */
+static void transfer_write(struct sim_request *request, uint64_t upto)
+{
+    uint64_t length = upto - request->moved;
+    weir_autofree char *bytes = weir_alloc(length);
+
+    weir_iov_to_buffer(request->iov, request->iovcnt, request->moved, bytes, length);
+    sim_disk_write(request->file->disk, request->change, request->offset + request->moved, bytes, length);
+    request->moved = upto;
+}
+
+static void transfer(struct sim_request *request, uint64_t upto)
+{
+    if (request->action == SIM_READ)
+        transfer_read(request, upto);
+    else if (upto > request->moved)
+        transfer_write(request, upto);
 }
 
 static uint64_t room(const struct weir_sim_file *file)
