@@ -272,7 +272,7 @@ static void unpause_status(struct weir_job *job)
 
 static void set_result(struct weir_job *job, int ret)
 {
-    if (job->cancelled && !job->error)
+    if (job->cancelled && !job->decided && !job->error)
         ret = -ECANCELED;
     if (ret && !job->error && !job->cancelled)
         (void)weir_error_set_errno(&job->error, ret, "Job '%s' failed", job->id);
@@ -303,6 +303,9 @@ static weir_co_fn void conclude(struct weir_job *job, int ret)
         }
         if (!job->cancelled && job->driver->prepare)
             ret = job->driver->prepare(job);
+        else if (job->cancelled)
+            ret = -ECANCELED;
+        job->decided = !ret;
     }
     set_result(job, ret);
     if (job->result)

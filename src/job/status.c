@@ -63,7 +63,9 @@ void weir_job_enter_status(struct weir_job *job, enum weir_job_status status)
 
 int weir_job_accepts(const struct weir_job *job, enum weir_job_verb verb, struct weir_error **err)
 {
-    if (accepts[verb] & BIT(job->status))
+    bool ending = job->decided && job->status == WEIR_JOB_PENDING; /* has no state of its own */
+
+    if ((accepts[verb] & BIT(job->status)) && !ending)
         return 0;
     return weir_error_set(err, -EPERM, "Job '%s' in state '%s' cannot accept command verb '%s'", job->id,
                           weir_job_status_name(job->status), weir_job_verb_name(verb));
