@@ -27,30 +27,44 @@ static void show_words(const uint8_t *bytes)
     }
 }
 
+/* Where the sector may be torn: the end of its first part. */
+static uint64_t seam(void)
+{
+    return seed.plan.phase ? SECTOR - seed.plan.phase : SECTOR;
+}
+
 static void wrong_sector(uint64_t sector, const uint8_t *bytes, uint64_t from, uint64_t to, const char *what)
 {
     uint64_t value;
 
-    if (!sector_value(bytes, &value))
+    if (!sector_value(bytes, 0, SECTOR, &value)) {
         show_words(bytes);
-    if (!sector_value(bytes, &value))
+        history_show(sector);
         seed_fail("%s shows a torn sector %llu", what, (unsigned long long)sector);
+    }
     (void)fprintf(stderr, "sector %llu: %#llx in [%llu, %llu], but:\n", (unsigned long long)sector,
                   (unsigned long long)value, (unsigned long long)from, (unsigned long long)to);
     history_show(sector);
     seed_fail("%s shows a value that cannot be in sector %llu", what, (unsigned long long)sector);
 }
 
-static void check_sectors(uint64_t first, uint64_t count, const uint8_t *bytes, uint64_t from, uint64_t to, bool cut,
-                          const char *what)
+static bool part_allowed(uint64_t sector, const uint8_t *bytes, uint64_t start, uint64_t end, uint64_t from,
+                         uint64_t to, bool cut)
 {
     uint64_t value;
 
+    return start == end || (sector_value(bytes, start, end, &value) &&
+                            (cut ? history_survives(sector, value, from) : history_allowed(sector, value, from, to)));
+}
+
+static void check_sectors(uint64_t first, uint64_t count, const uint8_t *bytes, uint64_t from, uint64_t to, bool cut,
+                          const char *what)
+{
     for (uint64_t i = 0; i < count; i++) {
         const uint8_t *at = bytes + i * SECTOR;
 
-        if (!sector_value(at, &value) || !(cut ? history_survives(first + i, value, from)
-                                               : history_allowed(first + i, value, from, to)))
+        if (!part_allowed(first + i, at, 0, seam(), from, to, cut) ||
+            !part_allowed(first + i, at, seam(), SECTOR, from, to, cut))
             wrong_sector(first + i, at, from, to, what);
     }
 }
@@ -84,12 +98,16 @@ void check_bytes(uint64_t offset, uint64_t length, const uint8_t *bytes, uint64_
 
 static void settle_bytes(const uint8_t *bytes)
 {
-    uint64_t value;
+    uint64_t one, other;
 
     seed.snapshot_known = false; /* the history begins anew */
     for (uint64_t s = 0; s < seed.shared_sectors; s++) {
-        (void)sector_value(bytes + s * SECTOR, &value);
-        history_settle(s, value);
+        (void)sector_value(bytes + s * SECTOR, 0, seam(), &one);
+        history_settle(s, one);
+        if (seam() == SECTOR || sector_value(bytes + s * SECTOR, 0, SECTOR, &one))
+            continue;
+        (void)sector_value(bytes + s * SECTOR, seam(), SECTOR, &other);
+        history_end(history_begin(s, other), false, false);
     }
     for (unsigned q = 0; q < seed.plan.queues; q++) {
         struct shadow *zone = &seed.queues[q].zone;

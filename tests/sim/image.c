@@ -24,17 +24,26 @@ void sector_fill(uint8_t *bytes, uint64_t value)
     }
 }
 
-bool sector_value(const uint8_t *bytes, uint64_t *ret_value)
+static bool is_stamp(const uint8_t *bytes, uint64_t from, uint64_t end, uint64_t value)
 {
     uint64_t word;
 
-    memcpy(ret_value, bytes, 8);
-    for (unsigned i = 1; i < SECTOR / 8; i++) {
+    for (uint64_t i = from / 8; i < end / 8; i++) {
         memcpy(&word, bytes + 8 * i, 8);
-        if (word != word_of(*ret_value, i))
+        if (word != word_of(value, (unsigned)i))
             return false;
     }
     return true;
+}
+
+bool sector_value(const uint8_t *bytes, uint64_t from, uint64_t end, uint64_t *ret_value)
+{
+    uint64_t word, odd;
+
+    memcpy(&word, bytes + from, 8);
+    odd = word - from / 8 * 0x9e3779b97f4a7c15ull;
+    *ret_value = odd & 1 && is_stamp(bytes, from, end, odd) ? odd : word;
+    return is_stamp(bytes, from, end, *ret_value);
 }
 
 /* ---- files ---- */

@@ -24,7 +24,7 @@ static void draw_image(struct image *image, unsigned index)
         image->backing = chance(40);
     } else {
         image->window = chance(30);
-        image->window_offset = pick(2) ? pick(5000) : pick(10) * SECTOR;
+        image->window_offset = pick(10) * SECTOR + seed.plan.phase;
     }
 }
 
@@ -64,6 +64,7 @@ void plan_draw(void)
 
     plan->unit = (uint64_t)4096 >> pick(2);
     plan->size = (64 + pick(193)) * plan->unit - (chance(30) ? pick(8) * SECTOR : 0);
+    plan->phase = chance(50) ? 8 * pick(SECTOR / 8) : 0;
     draw_guests(plan);
     draw_kinds(plan);
     for (unsigned i = 0; i < IMAGES_MAX; i++)
@@ -85,6 +86,8 @@ void plan_profile(struct weir_sim_profile *profile)
     /* Seeds in which everything is quick and seeds in which everything overlaps, but none that lasts for hours. */
     profile->io[WEIR_SIM_CONTROL].latency.mean_ns = WEIR_MIN(profile->io[WEIR_SIM_CONTROL].latency.mean_ns, 40000);
     profile->flush_sticky = true;
+    /* Sectors are torn by nothing but a raw window that begins inside of one. */
+    profile->short_writes_whole = true;
 }
 
 static void transient(struct weir_sim_profile *profile, enum weir_sim_kind kind, uint32_t most)
@@ -107,7 +110,8 @@ void plan_faults(void)
         if (chance(20))
             profile.io[WEIR_SIM_FLUSH].eio_ppm = 10000;
         if (chance(20))
-            weir_sim_file_bad_range(seed.images[0].file, pick(seed.plan.size), 1 + pick(20000), true, chance(50));
+            weir_sim_file_bad_range(seed.images[0].file, pick(seed.plan.size / SECTOR) * SECTOR,
+                                    (1 + pick(40)) * SECTOR, true, chance(50));
         if (chance(20))
             weir_sim_file_budget(seed.images[0].file, seed.plan.size / 4 + pick(seed.plan.size));
     }

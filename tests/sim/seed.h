@@ -103,6 +103,8 @@ struct plan {
     bool faults, enospc, tight; /* errors of the disk may happen; ENOSPC may */
     bool cut;
     uint64_t cut_after; /* requests */
+    /* Windows of raw begin so far into a sector of the file, a multiple of 8: sectors of the disk may tear there. */
+    uint64_t phase;
     uint64_t cut_events;
 };
 
@@ -185,13 +187,8 @@ uint64_t image_file_offset(const struct image *image);
 
 /* Sectors hold a stamp; what a stamp looks like. Even ones compress. */
 void sector_fill(uint8_t *bytes, uint64_t value);
-bool sector_value(const uint8_t *bytes, uint64_t *ret_value);
-static inline bool sector_is(const uint8_t *bytes)
-{
-    uint64_t value;
-
-    return sector_value(bytes, &value);
-}
+/* The stamp that bytes [@from, @end) of a sector belong to; false: none. */
+bool sector_value(const uint8_t *bytes, uint64_t from, uint64_t end, uint64_t *ret_value);
 
 /* guest.c */
 void guest_run(void *arg) weir_co_fn;
