@@ -34,6 +34,9 @@ def option(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
+MONITORS = 3
+
+
 class Daemon:
     """A running daemon. @directory: where its sockets go. @options: command line, dicts become JSON.
 
@@ -51,9 +54,12 @@ class Daemon:
         self.stderr_path = self.directory / f'stderr{Daemon.count}'
         self.qmp = None
         self.argv = list(command or daemon_command())
-        if qmp:
-            self.argv += ['--chardev', f'socket,id=c0,path={self.qmp_path},server=on,wait=off',
-                          '--monitor', 'chardev=c0']
+        # A character device serves one client at a time: each connection of a test has one of its own.
+        self.monitors = [[self.qmp_path if not i else self.directory / f'{self.qmp_path.name}.{i}', None]
+                         for i in range(MONITORS)]
+        for i, (path, _) in enumerate(self.monitors if qmp else []):
+            self.argv += ['--chardev', f'socket,id=c{i},path={path},server=on,wait=off',
+                          '--monitor', f'chardev=c{i}']
         self.argv += [option(o) for o in options]
         with open(self.stderr_path, 'wb') as stderr:
             self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
@@ -74,11 +80,15 @@ class Daemon:
         return self.stderr_path.read_text(errors='replace')
 
     def connect(self, timeout=10, negotiate=True):
-        """Another monitor connection."""
+        """Another monitor connection, on a monitor that no open connection of ours uses."""
+        monitor = next((m for m in self.monitors if m[1] is None or m[1].closed), None)
+        assert monitor, f'more than {MONITORS} monitor connections at one time'
+
         def attempt():
             assert self.process.poll() is None, f'daemon ended ({self.process.returncode}): {self.stderr}'
             try:
-                return Qmp(self.qmp_path, timeout, negotiate)
+                monitor[1] = Qmp(monitor[0], timeout, negotiate)
+                return monitor[1]
             except (FileNotFoundError, ConnectionRefusedError):
                 return None
         return wait_until(attempt, timeout, 'the monitor listens')
