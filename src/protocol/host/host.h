@@ -31,6 +31,8 @@ struct weir_host_fd {
      * one.
      */
     atomic_bool locking;
+    /* The host has been asked how large the file is, and has not answered yet: it is not asked again. */
+    atomic_bool asking;
 };
 
 enum weir_host_aio {

@@ -274,6 +274,9 @@ const char *weir_host_filename(struct weir_node *node)
     return ((struct weir_host_file *)weir_node_state(node))->path;
 }
 
+/* How long a query waits for the host. */
+#define ASK_LIMIT_NS (30 * 1000000LL)
+
 /* ---- what takes a descriptor and may hang ---- */
 
 struct fd_job {
@@ -292,14 +295,14 @@ static void fd_job_free(void *arg)
 
 /* 0 and *ret_result (a value or -errno) when the call ended in time; else -ETIMEDOUT. */
 static weir_co_fn int fd_job_do(struct weir_host_fd *fd, int (*run)(void *arg), uint64_t size,
-                                int64_t *ret_result)
+                                int64_t limit_ns, int64_t *ret_result)
 {
     struct fd_job *job = weir_new(struct fd_job);
     int ret;
 
     job->fd = weir_host_fd_ref(fd);
     job->size = size;
-    ret = weir_co_work_until(run, fd_job_free, job, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS);
+    ret = weir_co_work_until(run, fd_job_free, job, weir_sys->clock_ns() + limit_ns);
     if (ret == -ETIMEDOUT)
         return ret;
     *ret_result = job->result;
@@ -314,6 +317,7 @@ static int run_allocated(void *arg)
     int ret = weir_sys->file.stat(job->fd->fd, &stat);
 
     job->result = ret < 0 ? ret : (int64_t)stat.allocated;
+    atomic_store(&job->fd->asking, false);
     return 0;
 }
 
@@ -325,7 +329,10 @@ int64_t weir_host_allocated_size(struct weir_node *node)
 
     if (host->type != WEIR_SYS_FILE_REGULAR)
         return -ENOTSUP;
-    ret = fd_job_do(host->fd, run_allocated, 0, &result);
+    /* For queries only: who asks is not made to wait for a file system that hangs, nor to pile up calls in it. */
+    if (atomic_exchange(&host->fd->asking, true))
+        return -EBUSY;
+    ret = fd_job_do(host->fd, run_allocated, 0, ASK_LIMIT_NS, &result);
     return ret < 0 ? ret : result;
 }
 
@@ -352,7 +359,7 @@ static weir_co_fn int resize_device(struct weir_node *node, uint64_t size, struc
 {
     struct weir_host_file *host = weir_node_state(node);
     int64_t now = 0;
-    int ret = fd_job_do(host->fd, run_size, 0, &now);
+    int ret = fd_job_do(host->fd, run_size, 0, WEIR_OPEN_LIMIT_NS, &now);
 
     if (ret < 0 || now < 0)
         return weir_error_set_errno(err, ret < 0 ? ret : (int)now, "Could not get the size of '%s'",
@@ -377,7 +384,7 @@ int weir_host_resize(struct weir_node *node, uint64_t size, struct weir_error **
     fd = weir_host_write_get(host);
     if (!fd)
         return weir_error_set(err, -EACCES, "Image is read-only");
-    ret = fd_job_do(fd, run_truncate, size, &result);
+    ret = fd_job_do(fd, run_truncate, size, WEIR_OPEN_LIMIT_NS, &result);
     weir_host_write_put(host, fd);
     if (ret < 0)
         return weir_error_set(err, ret, "Failed to resize the file '%s': no answer within %d seconds",

@@ -34,7 +34,7 @@ def option(value):
     return value if isinstance(value, str) else json.dumps(value)
 
 
-MONITORS = 3
+MONITORS = 8
 
 
 class Daemon:
