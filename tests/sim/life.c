@@ -113,7 +113,7 @@ static weir_co_fn void close_all(void)
     int ret;
 
     for (unsigned i = 0; i < seed.plan.guests; i++)
-        weir_root_detach(seed.edges[i], -1);
+        weir_root_detach(weir_steal(&seed.edges[i]), -1);
     ret = weir_node_del(seed.images[seed.current].name, &err);
     CHECK(!ret, "blockdev-del: %s", weir_error_text(err));
     CHECK(!weir_graph_next(NULL) && !weir_graph_limbo_count(), "a node is left at the end");

@@ -18,6 +18,8 @@
 #define CANCEL_LIMIT_NS (3 * 1000000000LL)
 /* No job of these takes longer: disks of at most 1 MiB. */
 #define JOB_LIMIT_NS (120 * 1000000000LL)
+/* How long one is watched that meets faults. */
+#define FAULTY_LIMIT_NS (2 * 1000000000LL)
 
 static struct weir_job *job_now(void)
 {
@@ -149,6 +151,18 @@ static weir_co_fn void force_cancel(struct run *run, struct weir_job *job)
           weir_job_status_name(job->status));
 }
 
+/* Waits for one of @statuses; a job that meets faults again and again is cancelled in the end. */
+static weir_co_fn bool wait_or_cancel(struct run *run, struct weir_job *job, unsigned statuses)
+{
+    bool faulty = seed.plan.faults || seed.plan.tight;
+
+    if (wait_for(job, statuses, faulty ? FAULTY_LIMIT_NS : JOB_LIMIT_NS))
+        return true;
+    CHECK(faulty, "a mirror is still %s after 120 s", weir_job_status_name(job->status));
+    force_cancel(run, job);
+    return false;
+}
+
 /* Tells it how to end and waits for that. */
 static weir_co_fn void end(struct run *run, struct weir_job *job)
 {
@@ -168,7 +182,8 @@ static weir_co_fn void end(struct run *run, struct weir_job *job)
     /* A rate limit below the guests' own rate would never let it get ready. */
     if (job->status != WEIR_JOB_CONCLUDED)
         (void)!weir_job_set_speed(job, 0, NULL);
-    CHECK(wait_for(job, ready, JOB_LIMIT_NS), "a mirror is still %s after 120 s", weir_job_status_name(job->status));
+    if (!wait_or_cancel(run, job, ready))
+        return;
     if (job->status != WEIR_JOB_CONCLUDED)
         sleep_some(4000000);
     run->cancelled = history_tick();
@@ -181,12 +196,12 @@ static weir_co_fn void end(struct run *run, struct weir_job *job)
         force_cancel(run, job);
         return;
     }
-    if (!job->auto_finalize && wait_for(job, 1u << WEIR_JOB_PENDING, JOB_LIMIT_NS))
+    if (!job->auto_finalize) {
+        if (!wait_or_cancel(run, job, 1u << WEIR_JOB_PENDING))
+            return;
         (void)!weir_job_finalize(job, NULL);
-    if (job->status != WEIR_JOB_CONCLUDED && !job->soft_cancelled && !job->cancelled)
-        (void)!weir_job_complete(job, NULL);
-    CHECK(wait_for(job, 0, JOB_LIMIT_NS), "a mirror that was told to end is still %s after 120 s",
-          weir_job_status_name(job->status));
+    }
+    (void)wait_or_cancel(run, job, 0);
 }
 
 static weir_co_fn void judge_copy(struct run *run)

@@ -64,7 +64,7 @@ void plan_draw(void)
 
     plan->unit = (uint64_t)4096 >> pick(2);
     plan->size = (64 + pick(193)) * plan->unit - (chance(30) ? pick(8) * SECTOR : 0);
-    plan->phase = chance(50) ? 8 * pick(SECTOR / 8) : 0;
+    plan->phase = chance(50) ? 8 * (2 + pick(SECTOR / 8 - 3)) : 0;
     draw_guests(plan);
     draw_kinds(plan);
     for (unsigned i = 0; i < IMAGES_MAX; i++)
