@@ -121,10 +121,9 @@ static void grant_waiters(struct weir_range_table *table)
     for (lock = TAILQ_FIRST(&table->queue); lock; lock = next) {
         next = TAILQ_NEXT(lock, link);
         if (!atomic_load(&lock->granted) && can_grant(table, lock)) {
-            struct weir_co *waiter = lock->waiter;
-            /* From here on the waiter may return and the lock be gone. */
+            /* The waiter looks with the mutex held, so that it is not gone before the wake. */
             atomic_store(&lock->granted, true);
-            weir_co_wake(waiter);
+            weir_co_wake(lock->waiter);
         }
     }
 }
@@ -177,6 +176,13 @@ static bool enqueue(struct weir_range_table *table, struct weir_range_lock *lock
     return false;
 }
 
+/* Under the mutex: who grants has woken us, and is done with us, before we return. */
+static bool is_granted(struct weir_range_table *table, const struct weir_range_lock *lock)
+{
+    WEIR_SCOPE_LOCK(&table->mutex);
+    return atomic_load(&lock->granted);
+}
+
 void weir_range_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
                      uint64_t length, bool exclusive)
 {
@@ -187,7 +193,7 @@ void weir_range_lock(struct weir_range_table *table, struct weir_range_lock *loc
     if (enqueue(table, lock, true))
         return;
     WEIR_LAW_COUNT(WEIR_LAW_COUNT_RANGE_WAITS);
-    while (!atomic_load(&lock->granted))
+    while (!is_granted(table, lock))
         weir_co_yield();
 }
 
