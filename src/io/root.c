@@ -42,20 +42,27 @@ static int check(const struct weir_edge *edge, const struct weir_request *reques
     return !request->length;
 }
 
+/* Checked only now: the node may have been exchanged or resized while we waited at the gate. */
+static weir_co_fn int inside(struct weir_edge *edge, struct weir_request *request, int64_t start_ns)
+{
+    int ret = check(edge, request);
+
+    if (!ret) {
+        ret = weir_io(edge, request);
+        weir_io_count(&edge->io->counters, request->op, request->offset, request->length, ret, start_ns);
+    }
+    return ret > 0 ? 0 : ret;
+}
+
 static weir_co_fn int root_enter(struct weir_edge *edge, struct weir_request *request)
 {
     struct weir_gate_op op = { .op = request->op, .offset = request->offset, .length = request->length };
     int ret;
 
     weir_gate_enter(edge, &op);
-    /* Only now: the node may have been exchanged or resized while we waited at the gate. */
-    ret = check(edge, request);
-    if (!ret) {
-        ret = weir_io(edge, request);
-        weir_io_count(&edge->io->counters, request->op, request->offset, request->length, ret, op.start_ns);
-    }
+    ret = inside(edge, request, op.start_ns);
     weir_gate_leave(&op);
-    return ret > 0 ? 0 : ret;
+    return ret;
 }
 
 int weir_root_io(struct weir_edge *edge, struct weir_request *request)
@@ -138,16 +145,23 @@ static void issue(struct weir_edge *edge, struct weir_request *request)
         request->done(request, ret);
 }
 
+/* All members pass the gate together: nobody who waits for what is inside may miss those that are tried again. */
 static weir_co_fn void run_item(void *arg)
 {
     struct item *item = arg;
-    int ret = root_enter(item->edge, &item->request);
+    struct weir_gate_op op = { .op = item->request.op,
+                               .offset = item->request.offset,
+                               .length = item->request.length };
+    int results[MERGE_REQUESTS_MAX] = { 0 };
 
-    for (unsigned i = 0; i < item->count; i++) {
-        struct weir_request *member = item->members[i];
-
-        member->done(member, ret ? root_enter(item->edge, member) : 0);
+    weir_gate_enter(item->edge, &op);
+    if (inside(item->edge, &item->request, op.start_ns)) {
+        for (unsigned i = 0; i < item->count; i++)
+            results[i] = inside(item->edge, item->members[i], op.start_ns);
     }
+    weir_gate_leave(&op);
+    for (unsigned i = 0; i < item->count; i++)
+        item->members[i]->done(item->members[i], results[i]);
     free(item);
 }
 
