@@ -34,6 +34,7 @@ class Qmp:
 
     def close(self):
         self.socket.close()
+        self.closed = True
 
     def send(self, message):
         """Sends an object, or a text or bytes as they are."""
