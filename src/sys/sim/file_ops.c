@@ -255,7 +255,7 @@ int sim_file_stat(int fd, struct weir_sys_stat *ret_stat)
     ret_stat->logical_block = options->logical_block;
     ret_stat->memory_align = options->memory_align;
     ret_stat->discard_granularity = options->discard_granularity;
-    ret_stat->fs_magic = EXT4_SUPER_MAGIC;
+    ret_stat->fs_magic = file->options.remote ? NFS_SUPER_MAGIC : EXT4_SUPER_MAGIC;
     ret_stat->read_only = options->block && options->read_only;
     return 0;
 }

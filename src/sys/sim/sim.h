@@ -196,6 +196,7 @@ struct weir_sim_file_options {
     uint32_t memory_align;        /* O_DIRECT: alignment of buffers; 0: 512 */
     uint32_t discard_granularity; /* 0: none */
     bool discard_garbage;         /* what BLKDISCARD gives up reads as garbage, not zero */
+    bool remote;                  /* on a file system whose calls may hang: stat says NFS */
     bool no_direct;               /* O_DIRECT: -EINVAL, as on old tmpfs */
     bool no_punch, no_zero_range; /* fallocate modes that answer -EOPNOTSUPP */
     bool no_nowait;               /* RWF_NOWAIT: -EOPNOTSUPP */
