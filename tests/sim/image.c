@@ -93,6 +93,7 @@ static struct weir_sim_file *new_file(const struct image *image, const char *suf
     char name[16];
 
     (void)snprintf(name, sizeof(name), "%s-%s", image->name, suffix);
+    options.remote = image->remote;
     options.no_punch = pick(10) == 0;
     options.no_zero_range = pick(10) == 0;
     options.no_extents = pick(10) == 0;
@@ -190,6 +191,8 @@ weir_co_fn struct weir_node *image_open(const struct image *image)
     CHECK(options, "no options for an image");
     ret = weir_node_add(options, true, &node, &err);
     json_decref(options);
+    if (ret && seed.plan.faults && image != &seed.images[0])
+        return NULL;
     CHECK(!ret, "could not open image %s: %s", image->name, weir_error_text(err));
     CHECK(weir_node_size(node) == seed.plan.size, "image %s has %llu bytes", image->name,
           (unsigned long long)weir_node_size(node));

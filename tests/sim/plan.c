@@ -17,6 +17,7 @@ static void draw_image(struct image *image, unsigned index)
     image->name[0] = (char)('a' + index);
     image->simfmt = index ? chance(50) : chance(80);
     image->direct = chance(35);
+    image->remote = chance(40);
     image->cache = caches[pick(WEIR_ARRAY_SIZE(caches))];
     if (image->simfmt) {
         image->data_file = chance(40);
@@ -85,6 +86,9 @@ void plan_profile(struct weir_sim_profile *profile)
     weir_sim_profile_random(profile, seed.number);
     /* Seeds in which everything is quick and seeds in which everything overlaps, but none that lasts for hours. */
     profile->io[WEIR_SIM_CONTROL].latency.mean_ns = WEIR_MIN(profile->io[WEIR_SIM_CONTROL].latency.mean_ns, 40000);
+    /* A file that hangs may take 16 of them. */
+    if (seed.plan.mirrors)
+        profile->workers = 64;
     profile->flush_sticky = true;
     /* Sectors are torn by nothing but a raw window that begins inside of one. */
     profile->short_writes_whole = true;

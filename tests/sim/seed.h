@@ -112,7 +112,7 @@ struct plan {
 
 struct image {
     char name[8]; /* of the top node */
-    bool simfmt, data_file, backing, direct, data_direct;
+    bool simfmt, data_file, backing, direct, data_direct, remote;
     bool window; /* raw with offset and size */
     uint64_t window_offset;
     unsigned cache;
@@ -146,6 +146,8 @@ struct seed {
     uint64_t stamp, flushed;
     unsigned life, guests_running, operators_running;
     bool ending, mirroring, disturbed;
+    bool cancelling; /* a mirror is being cancelled, and may leave requests behind; until calm_ns */
+    int64_t calm_ns;
 
     enum snapshot_state snapshot;
     bool snapshot_known; /* its contents are: those of a moment in [from, to] */
@@ -182,6 +184,7 @@ void image_make_all(void);
 void image_fill_base(void);
 /* What a guest sees in a fresh image. */
 uint64_t image_initial(uint64_t sector);
+/* NULL: a fault of the disk got in the way. */
 struct weir_node *image_open(const struct image *image) weir_co_fn;
 uint64_t image_file_offset(const struct image *image);
 
