@@ -20,9 +20,12 @@ class Qmp:
     """
 
     def __init__(self, path, timeout=10, negotiate=True):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
+        """@path: of a unix socket; (host, port); or a connected socket, which becomes the monitor's."""
+        self.socket = path
+        if not isinstance(path, socket.socket):
+            self.socket = socket.socket(socket.AF_INET if isinstance(path, tuple) else socket.AF_UNIX)
+            self.socket.settimeout(timeout)
+            self.socket.connect(path if isinstance(path, tuple) else str(path))
         self.buffer = ''
         self.closed = False
         self.events = []
