@@ -91,7 +91,7 @@ void plan_profile(struct weir_sim_profile *profile)
         profile->workers = 64;
     profile->flush_sticky = true;
     /* Sectors are torn by nothing but a raw window that begins inside of one. */
-    profile->short_writes_whole = true;
+    profile->short_whole = true;
 }
 
 static void transient(struct weir_sim_profile *profile, enum weir_sim_kind kind, uint32_t most)
