@@ -9,6 +9,7 @@
 #include "graph/gate.h"
 #include "io/buffer.h"
 #include "io/io.h"
+#include "io/stats.h"
 #include "job/job.h"
 #include "job/loop.h"
 #include "meta/meta.h"
@@ -23,6 +24,7 @@
 #define TIME_MAX_NS (900 * 1000000000LL)
 /* A request that a guest makes takes no longer than this. */
 #define GUESTS_LIMIT_NS (300 * 1000000000LL)
+#define LIMBO_LIMIT_NS (3 * 1000000000LL)
 
 WEIR_SIM_KEPT struct seed seed;
 
@@ -107,13 +109,27 @@ static bool flushes_failed(void)
     return weir_sim_stats()->failed_flushes;
 }
 
+static weir_co_fn void detach_guest(struct weir_edge *edge)
+{
+    struct weir_stats stats;
+
+    weir_edge_stats(edge, &stats);
+    for (unsigned op = 0; op < WEIR_OP_COUNT; op++)
+        seed.totals.merged += stats.op[op].merged;
+    weir_root_detach(edge, -1);
+}
+
 static weir_co_fn void close_all(void)
 {
+    int64_t deadline = weir_sim_now() + LIMBO_LIMIT_NS;
     WEIR_AUTO_ERROR err = NULL;
     int ret;
 
     for (unsigned i = 0; i < seed.plan.guests; i++)
-        weir_root_detach(weir_steal(&seed.edges[i]), -1);
+        detach_guest(weir_steal(&seed.edges[i]));
+    /* What a mirror that was just cancelled has left behind. */
+    while (weir_graph_limbo_count() && weir_sim_now() < deadline)
+        weir_co_sleep(1000000);
     ret = weir_node_del(seed.images[seed.current].name, &err);
     CHECK(!ret, "blockdev-del: %s", weir_error_text(err));
     CHECK(!weir_graph_next(NULL) && !weir_graph_limbo_count(), "a node is left at the end");
@@ -225,6 +241,15 @@ static void sum_up(void)
     seed.totals.seeds = 1;
     seed.totals.disk_faults = stats->eio + stats->enospc + stats->short_io;
     seed.totals.failed_flushes = stats->failed_flushes;
+    seed.totals.allocations = simfmt_totals.allocations;
+    seed.totals.allocations_aborted = simfmt_totals.aborts;
+    seed.totals.stored_compressed = simfmt_totals.stored;
+    seed.totals.units_shared = simfmt_totals.shared;
+    seed.totals.table_loads = simfmt_totals.loads;
+    seed.totals.table_evictions = simfmt_totals.evictions;
+    seed.totals.tables_written = simfmt_totals.tables_written;
+    seed.totals.space_released = simfmt_totals.released;
+    seed.totals.rooms_made = simfmt_totals.rooms;
     seed.hash = weir_sim_hash();
 }
 

@@ -488,10 +488,32 @@ static weir_co_fn int simfmt_open(struct weir_node *node, const void *options, s
     return 0;
 }
 
+struct simfmt_stats simfmt_totals __attribute__((section("weir_sim_kept")));
+
+static void add_totals(struct weir_node *node)
+{
+    const struct simfmt_stats *stats = &((struct simfmt *)node->state)->stats;
+    struct weir_meta_stats meta;
+
+    weir_meta_stats(node, &meta);
+    simfmt_totals.allocations += stats->allocations;
+    simfmt_totals.aborts += stats->aborts;
+    simfmt_totals.stored += stats->stored;
+    simfmt_totals.in_place += stats->in_place;
+    simfmt_totals.shared += stats->shared;
+    simfmt_totals.no_space += stats->no_space;
+    simfmt_totals.loads += meta.loads;
+    simfmt_totals.evictions += meta.evictions;
+    simfmt_totals.tables_written += meta.tables_written;
+    simfmt_totals.released += meta.released;
+    simfmt_totals.rooms += meta.rooms;
+}
+
 static weir_co_fn void simfmt_close(struct weir_node *node)
 {
     struct simfmt *fmt = node->state;
 
+    add_totals(node);
     weir_meta_unload(node, 0);
     weir_meta_done(node);
     free(fmt->reserved);
@@ -503,11 +525,6 @@ static int simfmt_decode(struct weir_node *node, const struct weir_extent *exten
     const struct simfmt *fmt = node->state;
 
     return simfmt_decode_unit(fmt->header.unit, in, extent->child_length, out);
-}
-
-void simfmt_stats(struct weir_node *node, struct simfmt_stats *ret_stats)
-{
-    *ret_stats = ((struct simfmt *)node->state)->stats;
 }
 
 const struct weir_driver weir_driver_simfmt = {

@@ -66,9 +66,11 @@ bool simfmt_has_snapshot(struct weir_node *node);
 uint64_t simfmt_encode(struct weir_node *node, const void *in, uint64_t length, void *out);
 int simfmt_decode_unit(uint64_t unit, const void *in, uint64_t stored, void *out);
 
+/* What all nodes that were closed have done, in every life. */
 struct simfmt_stats {
     uint64_t allocations, aborts, stored, in_place, shared, no_space;
+    uint64_t loads, evictions, tables_written, released, rooms; /* their caches and quarantines */
 };
-void simfmt_stats(struct weir_node *node, struct simfmt_stats *ret_stats);
+extern struct simfmt_stats simfmt_totals;
 
 #endif
