@@ -52,7 +52,9 @@ static weir_co_fn void discard_entry(struct weir_meta *meta, const struct weir_f
         return;
     /* Advice: a child that cannot discard keeps its space, nothing is wrong. */
     (void)!weir_io(freed->edge, &request);
+    weir_meta_enter(meta);
     meta->stats.discarded++;
+    weir_meta_leave(meta);
 }
 
 /* Hands one entry back to the driver, with the tables it needs. */

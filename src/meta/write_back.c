@@ -65,6 +65,7 @@ static void take_batch(struct weir_meta *meta, struct batch *batch)
 static void settle_batch(struct weir_meta *meta, struct batch *batch, int ret)
 {
     weir_meta_enter(meta);
+    meta->stats.write_backs++;
     for (unsigned level = 0; level < WEIR_META_LEVELS; level++) {
         for (unsigned i = 0; i < batch->counts[level]; i++) {
             struct weir_meta_block *block = batch->copies[level][i].block;
@@ -141,7 +142,6 @@ static weir_co_fn int write_back_locked(struct weir_meta *meta, uint64_t *ret_qu
     take_batch(meta, &batch);
     ret = write_batch(meta, &batch);
     settle_batch(meta, &batch, ret);
-    meta->stats.write_backs++;
     *ret_quarantine = batch.quarantine;
     return ret;
 }
