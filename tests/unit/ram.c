@@ -68,17 +68,21 @@ static void ram_limits(struct weir_node *node, struct weir_limits *limits)
     state(node)->limits = *limits;
 }
 
-static void note(const struct weir_request *request)
+/* With the first letter of the node's name where several nodes want to be told apart. */
+static void note(const struct weir_node *node, const struct weir_request *request)
 {
     static const char *const names[] = { "read", "write", "zero", "discard", "flush", "status" };
     size_t used = strlen(log_text);
     char *at = log_text + used;
     size_t room = sizeof(log_text) - used;
+    char tag[] = { node->name[0], ' ', '\0' };
 
+    if (!flag(node, "tag"))
+        tag[0] = '\0';
     if (request->op == WEIR_OP_FLUSH)
-        (void)snprintf(at, room, "%sflush", used ? ", " : "");
+        (void)snprintf(at, room, "%s%sflush", used ? ", " : "", tag);
     else
-        (void)snprintf(at, room, "%s%s %llu+%llu%s%s", used ? ", " : "", names[request->op],
+        (void)snprintf(at, room, "%s%s%s %llu+%llu%s%s", used ? ", " : "", tag, names[request->op],
                        (unsigned long long)request->offset, (unsigned long long)request->length,
                        request->flags & WEIR_REQUEST_FUA ? " fua" : "",
                        request->flags & WEIR_REQUEST_MAY_UNMAP ? " unmap" : "");
@@ -153,7 +157,7 @@ static weir_co_fn int ram_submit(struct weir_node *node, struct weir_request *re
 {
     struct ram *ram = state(node);
 
-    note(request);
+    note(node, request);
     if (request->op != WEIR_OP_FLUSH && request->op != WEIR_OP_STATUS)
         check_limits(ram, request);
     if (ram->hold & WEIR_OP_BIT(request->op)) {
@@ -174,7 +178,7 @@ static int ram_try_submit(struct weir_node *node, struct weir_request *request)
 
     if (!ram->can_try)
         return -EAGAIN;
-    note(request);
+    note(node, request);
     check_limits(ram, request);
     return perform(ram, request);
 }
