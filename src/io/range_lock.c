@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/law.h"
+#include <errno.h>
 
 TAILQ_HEAD(lock_list, weir_range_lock);
 
@@ -86,7 +87,8 @@ static bool overlaps(const struct weir_range_lock *a, const struct weir_range_lo
 static bool pin_in_the_way(struct weir_range_table *table, const struct weir_range_lock *lock)
 {
     for (unsigned i = 0; i < WEIR_LOOPS_MAX; i++) {
-        struct shard *shard = atomic_load_explicit(&table->shards[i], memory_order_acquire);
+        /* In one order with `contended`: who does not see a new shard is seen by the first pin in it. */
+        struct shard *shard = atomic_load(&table->shards[i]);
         const struct weir_range_lock *pin;
 
         if (!shard)
@@ -154,6 +156,16 @@ static bool try_pin(struct weir_range_table *table, struct weir_range_lock *lock
     return true;
 }
 
+/* Takes @lock out of the queue; mutex held. Locks that came behind it may have waited because of it. */
+static void dequeue(struct weir_range_table *table, struct weir_range_lock *lock)
+{
+    TAILQ_REMOVE(&table->queue, lock, link);
+    if (lock->exclusive)
+        atomic_fetch_sub(&table->contended, 1);
+    lock->table = NULL;
+    grant_waiters(table);
+}
+
 /* Enters @lock into the queue; returns whether it is granted at once. With @keep false it is taken out if not. */
 static bool enqueue(struct weir_range_table *table, struct weir_range_lock *lock, bool keep)
 {
@@ -165,36 +177,57 @@ static bool enqueue(struct weir_range_table *table, struct weir_range_lock *lock
         atomic_store(&lock->granted, true);
         return true;
     }
-    if (!keep) {
-        TAILQ_REMOVE(&table->queue, lock, link);
-        if (lock->exclusive)
-            atomic_fetch_sub(&table->contended, 1);
-        lock->table = NULL;
-        /* A lock that came while we stood in the queue may have been refused because of us. */
-        grant_waiters(table);
-    }
+    if (!keep)
+        dequeue(table, lock);
     return false;
 }
 
-/* Under the mutex: who grants has woken us, and is done with us, before we return. */
-static bool is_granted(struct weir_range_table *table, const struct weir_range_lock *lock)
+/*
+ * Whether the wait is over: granted, or given up (then the table is NULL). Under the mutex: who grants has woken
+ * us, and is done with us, before we return.
+ */
+static bool settled(struct weir_range_table *table, struct weir_range_lock *lock, const atomic_bool *stop)
 {
     WEIR_SCOPE_LOCK(&table->mutex);
-    return atomic_load(&lock->granted);
+    if (atomic_load(&lock->granted))
+        return true;
+    if (!stop || !atomic_load(stop))
+        return false;
+    dequeue(table, lock);
+    return true;
+}
+
+int weir_range_lock_unless(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
+                           uint64_t length, bool exclusive, const atomic_bool *stop)
+{
+    lock_init(table, lock, offset, length, exclusive);
+    if (!exclusive && try_pin(table, lock))
+        return 0;
+    lock->waiter = weir_co_self();
+    if (enqueue(table, lock, true))
+        return 0;
+    WEIR_LAW_COUNT(WEIR_LAW_COUNT_RANGE_WAITS);
+    while (!settled(table, lock, stop))
+        weir_co_yield();
+    return lock->table ? 0 : -ECANCELED;
 }
 
 void weir_range_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
                      uint64_t length, bool exclusive)
 {
-    lock_init(table, lock, offset, length, exclusive);
-    if (!exclusive && try_pin(table, lock))
-        return;
-    lock->waiter = weir_co_self();
-    if (enqueue(table, lock, true))
-        return;
-    WEIR_LAW_COUNT(WEIR_LAW_COUNT_RANGE_WAITS);
-    while (!is_granted(table, lock))
-        weir_co_yield();
+    (void)!weir_range_lock_unless(table, lock, offset, length, exclusive, NULL);
+}
+
+void weir_range_table_wake(struct weir_range_table *table)
+{
+    const struct weir_range_lock *lock;
+    WEIR_SCOPE_LOCK(&table->mutex);
+
+    /* Who waits cannot leave before it has taken the mutex. */
+    TAILQ_FOREACH (lock, &table->queue, link) {
+        if (!atomic_load(&lock->granted))
+            weir_co_wake(lock->waiter);
+    }
 }
 
 bool weir_range_try_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
@@ -226,8 +259,5 @@ void weir_range_unlock(struct weir_range_lock *lock)
         return;
     }
     WEIR_SCOPE_LOCK(&table->mutex);
-    TAILQ_REMOVE(&table->queue, lock, link);
-    if (lock->exclusive)
-        atomic_fetch_sub(&table->contended, 1);
-    grant_waiters(table);
+    dequeue(table, lock);
 }

@@ -32,6 +32,14 @@ void weir_range_table_free(struct weir_range_table *table); /* must be empty */
 /* Waits until no conflicting lock overlaps [@offset, @offset + @length). Any loop. */
 void weir_range_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
                      uint64_t length, bool exclusive) weir_co_fn;
+/*
+ * The same, but stops waiting when *@stop is set: 0, or -ECANCELED and nothing is held. Whoever sets it calls
+ * weir_range_table_wake() afterwards. For those who must not wait for a holder that hangs.
+ */
+int weir_range_lock_unless(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
+                           uint64_t length, bool exclusive, const atomic_bool *stop) weir_co_fn;
+/* Makes everybody who waits look at its *stop. Any thread. */
+void weir_range_table_wake(struct weir_range_table *table);
 /* The same without waiting: whether it was granted. */
 bool weir_range_try_lock(struct weir_range_table *table, struct weir_range_lock *lock, uint64_t offset,
                          uint64_t length, bool exclusive);

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "unit.h"
 #include "world.h"
+#include <errno.h>
 #include <string.h>
 
 static struct weir_range_table *table;
@@ -146,6 +147,51 @@ weir_co_fn RANGE_TEST(try_lock)
     finish("w");
 }
 
+static atomic_bool stop;
+static int unless_result;
+
+static weir_co_fn void run_unless(void *arg)
+{
+    struct weir_range_lock *lock = arg;
+
+    unless_result = weir_range_lock_unless(table, lock, 0, 10, true, &stop);
+    strcat(order, "u");
+}
+
+/* Who stops waiting holds nothing, and those who stood behind it go on; who was not told to stop stays. */
+weir_co_fn RANGE_TEST(stop_waiting)
+{
+    struct claim a = { 'a', 0, 5, false, { 0 }, false }, b = { 'b', 6, 2, false, { 0 }, false };
+    struct claim w = { 'w', 0, 1, true, { 0 }, false };
+    struct weir_range_lock lock = { 0 };
+
+    begin();
+    atomic_store(&stop, false);
+    unless_result = 1;
+    WEIR_ASSERT(ask(&a));
+    weir_co_run(run_unless, &lock);
+    WEIR_ASSERT(!ask(&b) && !ask(&w));
+    weir_range_table_wake(table); /* nobody has been told anything yet */
+    weir_co_sleep(1000000);
+    WEIR_ASSERT(unless_result == 1 && !b.granted && !w.granted);
+    atomic_store(&stop, true);
+    weir_range_table_wake(table);
+    while (!b.granted || unless_result == 1)
+        weir_co_pause();
+    WEIR_ASSERT(unless_result == -ECANCELED && !lock.table && !w.granted);
+    weir_range_unlock(&lock); /* was not granted: nothing */
+    end(&a);
+    WEIR_ASSERT(w.granted);
+    end(&w);
+    end(&b);
+    run_unless(&lock); /* what is free is granted, stopped or not */
+    WEIR_ASSERT(!unless_result && lock.table);
+    weir_range_unlock(&lock);
+    WEIR_ASSERT(strchr(order, 'b') < strchr(order, 'w'));
+    order[0] = '\0';
+    finish("");
+}
+
 /* The whole 64 bits: the last byte there is, and nothing beyond it. */
 weir_co_fn RANGE_TEST(ends_of_the_range)
 {
@@ -263,7 +309,7 @@ int main(void)
         cmocka_unit_test(shared_and_exclusive), cmocka_unit_test(nobody_overtakes),
         cmocka_unit_test(queued_shared_counts), cmocka_unit_test(try_lock),
         cmocka_unit_test(ends_of_the_range),    cmocka_unit_test(load_on_several_loops),
-        cmocka_unit_test(short_lives),
+        cmocka_unit_test(short_lives),          cmocka_unit_test(stop_waiting),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
