@@ -210,19 +210,23 @@ static weir_co_fn int64_t overwrite(struct weir_node *node, uint64_t offset, uin
         struct weir_meta_pins pins = { .count = 0 };
         struct weir_extent extent = { 0 };
 
-        ret = weir_map(node, WEIR_OP_WRITE, offset + done, length - done, 0, &extent, &pins);
-        weir_map_unpin(node, &pins);
-        if (!ret) {
-            uint64_t at = offset + done;
-            uint64_t piece = WEIR_MIN(length - done, extent.offset + extent.length - at);
+        uint64_t at = offset + done, piece;
 
-            ret = write_child(extent.edge, extent.child_offset + (at - extent.offset), piece, source);
-            source->skip += piece;
-            done += piece;
+        ret = weir_map(node, WEIR_OP_WRITE, at, length - done, 0, &extent, &pins);
+        weir_map_unpin(node, &pins);
+        if (ret == -EAGAIN) { /* of map, not of the child: a write that failed with it was not done */
+            ret = 0;
+            break;
         }
+        if (ret)
+            break;
+        piece = WEIR_MIN(length - done, extent.offset + extent.length - at);
+        ret = write_child(extent.edge, extent.child_offset + (at - extent.offset), piece, source);
+        source->skip += piece;
+        done += piece;
     }
     weir_range_unlock(&pin);
-    return ret && ret != -EAGAIN ? ret : (int64_t)done;
+    return ret ? ret : (int64_t)done;
 }
 
 static weir_co_fn int mapped_write(struct weir_node *node, uint64_t offset, uint64_t length,
