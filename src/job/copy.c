@@ -31,7 +31,8 @@ struct weir_copy {
     unsigned workers, in_flight;
     atomic_uint resting; /* workers that wait for marks */
     uint64_t cursor;     /* where the next area is looked for */
-    bool stop, paused;
+    atomic_bool stop;    /* set under the mutex */
+    bool paused;
     int error;
     bool error_write;
     uint64_t copied;
@@ -142,8 +143,9 @@ static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_
     if (!buffer)
         return -ENOMEM;
     weir_gate_enter(copy->options.gate, &op);
-    weir_range_lock(copy->options.ranges, &lock, offset, length, true);
-    if (weir_bitmap_any(copy->options.bitmap, offset, length)) {
+    /* A guest whose write hangs in the source holds its range: that must not keep us from stopping. */
+    ret = weir_range_lock_unless(copy->options.ranges, &lock, offset, length, true, &copy->stop);
+    if (!ret && weir_bitmap_any(copy->options.bitmap, offset, length)) {
         *ret_done = true;
         weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
         ret = copy_range(copy, offset, length, buffer, ret_write);
@@ -172,18 +174,18 @@ static bool next_area(struct weir_copy *copy, bool busy, uint64_t *ret_offset, u
     return true;
 }
 
-/* Waits for the turn of a chunk of @length bytes under the rate limit; mutex held. False: stopped meanwhile. */
+/* Waits for the turn of a chunk of @length bytes under the rate limit; mutex held. False: it is not to start. */
 static weir_co_fn bool pace(struct weir_copy *copy, uint64_t length)
 {
-    int64_t now = weir_sys->clock_ns(), due;
-
-    if (!copy->options.speed)
-        return true;
-    due = WEIR_MAX(copy->due_ns, now);
-    copy->due_ns = due + (int64_t)((double)length * 1e9 / (double)copy->options.speed);
-    while (!copy->stop && copy->options.speed && weir_sys->clock_ns() < due)
-        (void)!weir_co_queue_wait_until(&copy->work, &copy->mutex, due);
-    return !copy->stop;
+    /* What is due is looked at anew after each wait: another speed counts at once. */
+    while (!copy->stop && !copy->paused && copy->options.speed && weir_sys->clock_ns() < copy->due_ns)
+        (void)!weir_co_queue_wait_until(&copy->work, &copy->mutex, copy->due_ns);
+    if (copy->stop || copy->paused)
+        return false;
+    if (copy->options.speed)
+        copy->due_ns = WEIR_MAX(copy->due_ns, weir_sys->clock_ns()) +
+                       (int64_t)((double)length * 1e9 / (double)copy->options.speed);
+    return true;
 }
 
 /* Rests until there may be something to do. Mutex held. */
@@ -310,6 +312,9 @@ void weir_copy_stop(struct weir_copy *copy)
     weir_mutex_lock(&copy->mutex);
     copy->stop = true;
     weir_co_queue_wake_all(&copy->work);
+    weir_mutex_unlock(&copy->mutex);
+    weir_range_table_wake(copy->options.ranges);
+    weir_mutex_lock(&copy->mutex);
     while (copy->workers)
         weir_co_queue_wait(&copy->ended, &copy->mutex);
     weir_mutex_unlock(&copy->mutex);
