@@ -33,6 +33,10 @@
 #define RETRY_NS (100 * 1000000LL)
 /* How long letting go of a target that does not answer may take. */
 #define LET_GO_NS (500 * 1000000LL)
+/* A filter that cannot be taken out: how long the next try may take, at most, and how many times that it rests. */
+#define AGAIN_NS (50 * 1000000LL)
+#define AGAIN_MAX_NS (1000 * 1000000LL)
+#define AGAIN_REST 20
 
 /*
  * What the filter reaches. It outlives the job where the filter cannot be taken out at once (a source that hangs), so
@@ -53,6 +57,7 @@ struct mirror {
     enum weir_mirror_mode mode;
     enum weir_job_on_error on_source_error, on_target_error;
     bool complete_asked;
+    bool pivoting; /* too late to cancel: the users are about to move, or have */
     bool pivoted;
     bool inserted; /* top stands between the source and its users */
 };
@@ -86,6 +91,8 @@ static void target_event(void *opaque, int ret)
 {
     struct parts *parts = opaque;
 
+    if (!parts->copy)
+        return; /* somebody uses the filter by its name while the job is still being set up */
     if (ret && ret != -ECANCELED)
         weir_copy_note_error(parts->copy, ret, true);
     else
@@ -136,6 +143,9 @@ static weir_co_fn int copy_failed(struct mirror *mirror, const struct weir_copy_
     struct weir_job *job = &mirror->job;
     enum weir_job_on_error policy = state->error_write ? mirror->on_target_error : mirror->on_source_error;
 
+    /* Once it is pending nobody can resume it: it must not stop for good. */
+    if (job->status == WEIR_JOB_PENDING && policy != WEIR_JOB_ON_ERROR_IGNORE)
+        policy = WEIR_JOB_ON_ERROR_REPORT;
     if (weir_job_io_error(job, policy, state->error, state->error_write))
         return weir_job_fail(job, state->error, "%s", strerror(-state->error));
     if (job->user_paused) {
@@ -172,6 +182,8 @@ static weir_co_fn int mirror_run(struct weir_job *job)
 
     if (weir_node_size(parts->source) != weir_node_size(parts->target))
         return weir_job_fail(job, -EINVAL, "Source and target image have different sizes");
+    /* Pauses and drains that came while the job was set up found nothing to pause. */
+    weir_copy_set_paused(parts->copy, job->paused);
     weir_copy_start(parts->copy);
     for (;;) {
         struct weir_copy_state state;
@@ -218,24 +230,35 @@ static int mirror_complete(struct weir_job *job, struct weir_error **err)
     return 0;
 }
 
+/* Lets nobody wait for either side any more. */
+static void let_go(struct mirror *mirror)
+{
+    weir_mirror_top_set_mode(mirror->parts->top, WEIR_MIRROR_PASS);
+    weir_edge_break(weir_mirror_top_target(mirror->parts->top));
+    weir_edge_break(weir_mirror_top_source(mirror->parts->top));
+}
+
 static bool mirror_cancel(struct weir_job *job, bool force)
 {
     struct mirror *mirror = mirror_of(job);
     bool soft = !force && (job->status == WEIR_JOB_READY || job->status == WEIR_JOB_STANDBY);
 
+    /* A job that is pending may be cleaning up already: its edges are gone, its result stands. */
+    if (mirror->pivoting || !mirror->parts)
+        return false;
     if (soft) {
         start_converging(mirror);
         return false;
     }
-    weir_mirror_top_set_mode(mirror->parts->top, WEIR_MIRROR_PASS);
-    weir_edge_break(weir_mirror_top_target(mirror->parts->top));
-    weir_edge_break(weir_mirror_top_source(mirror->parts->top));
+    if (mirror->edge) /* else it is still being set up: run() will not be called */
+        let_go(mirror);
     return true;
 }
 
 static void mirror_set_speed(struct weir_job *job, uint64_t speed)
 {
-    weir_copy_set_speed(parts_of(job)->copy, speed);
+    if (parts_of(job)->copy)
+        weir_copy_set_speed(parts_of(job)->copy, speed);
 }
 
 static void mirror_pause_changed(struct weir_job *job)
@@ -292,6 +315,8 @@ static weir_co_fn int end_drained(struct mirror *mirror)
     WEIR_AUTO_ERROR err = NULL;
     int ret;
 
+    if (mirror->job.cancelled)
+        return -ECANCELED;
     if (state.error || !state.idle)
         return 1;
     ret = flush_target(mirror);
@@ -303,6 +328,7 @@ static weir_co_fn int end_drained(struct mirror *mirror)
         return 0;
     }
     mirror_update(&mirror->job);
+    mirror->pivoting = true;
     ret = replace_top(mirror, mirror->parts->target, &err);
     if (ret)
         return weir_job_fail(&mirror->job, ret, "%s", weir_error_text(err));
@@ -360,23 +386,23 @@ static weir_co_fn int remove_filter(struct mirror *mirror, int64_t limit_ns)
     return ret;
 }
 
-/* The filter only forwards by now; it is tried again until it can be taken out. */
+/*
+ * The filter only forwards by now; it is tried again until it can be taken out. Each try stops the guests and holds
+ * the graph-change lock, for nothing while a request hangs: so it is short, and the rest after it many times as long.
+ */
 static weir_co_fn void remove_later(void *arg)
 {
     struct mirror *leftover = arg;
+    int64_t limit = AGAIN_NS;
 
-    while (remove_filter(leftover, WEIR_DRAIN_LIMIT_NS))
-        weir_co_sleep(1000 * 1000000LL);
+    for (;;) {
+        weir_co_sleep(limit * AGAIN_REST);
+        if (!remove_filter(leftover, limit))
+            break;
+        limit = WEIR_MIN(2 * limit, AGAIN_MAX_NS);
+    }
     parts_free(leftover->parts);
     free(leftover);
-}
-
-/* Lets nobody wait for either side any more. */
-static void let_go(struct mirror *mirror)
-{
-    weir_mirror_top_set_mode(mirror->parts->top, WEIR_MIRROR_PASS);
-    weir_edge_break(weir_mirror_top_target(mirror->parts->top));
-    weir_edge_break(weir_mirror_top_source(mirror->parts->top));
 }
 
 static weir_co_fn void mirror_clean(struct weir_job *job)
@@ -489,7 +515,6 @@ static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_opti
         .opaque = mirror->parts,
     };
     struct weir_copy_options copy = {
-        .speed = options->speed,
         .unmap = true,
         .guests = guest_requests,
         .changed = copy_changed,
@@ -507,6 +532,9 @@ static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_opti
                                  &mirror->parts->top, err);
     if (ret)
         return ret;
+    /* From here on nobody may resize it. */
+    if (weir_node_size(mirror->parts->top) != weir_bitmap_size(mirror->parts->bitmap))
+        return weir_error_set(err, -EAGAIN, "Node '%s' was resized meanwhile", mirror->parts->source->name);
     ret = weir_root_attach(mirror->parts->top, "main node", 0, WEIR_PERM_ALL, &mirror_root_ops, mirror,
                            &mirror->edge, err);
     if (ret)
@@ -516,6 +544,7 @@ static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_opti
     copy.target = weir_mirror_top_target(mirror->parts->top);
     copy.ranges = weir_mirror_top_ranges(mirror->parts->top);
     copy.bitmap = mirror->parts->bitmap;
+    copy.speed = mirror->job.speed; /* may have been changed meanwhile */
     mirror->parts->copy = weir_copy_new(&copy);
     return insert_filter(mirror, err);
 }
