@@ -183,8 +183,11 @@ static void version_add(struct sim_disk *disk, struct sim_page *page, struct sim
 static void to_base(struct sim_page *page, const struct sim_version *version, unsigned mask)
 {
     page->base_allocated |= version->allocated;
-    if (mask == 0xff)
+    if (mask == 0xff) {
         page->base_allocated = version->allocated;
+        if (version->zero)
+            free(weir_steal(&page->base)); /* a hole has no bytes */
+    }
     if (version->zero && !page->base)
         return;
     if (!page->base)
