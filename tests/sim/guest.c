@@ -204,7 +204,7 @@ static void check_result(const struct op *op, int result)
     seed.totals.failed_requests++;
     if (result == -ENOSPC)
         seed.totals.no_space++;
-    CHECK(seed.plan.faults || (result == -ENOSPC && seed.plan.enospc) || seed.disturbed,
+    CHECK(seed.plan.faults || (result == -ENOSPC && seed.plan.enospc),
           "%s of %llu bytes at %llu failed: %s", names[op->request.op], (unsigned long long)op->request.length,
           (unsigned long long)op->request.offset, strerror(-result));
 }

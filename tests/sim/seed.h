@@ -145,7 +145,7 @@ struct seed {
     uint64_t shared_sectors; /* [0, this) is the zone of all */
     uint64_t stamp, flushed;
     unsigned life, guests_running, operators_running;
-    bool ending, mirroring, disturbed;
+    bool ending, mirroring;
     bool cancelling; /* a mirror is being cancelled, and may leave requests behind; until calm_ns */
     int64_t calm_ns;
 
