@@ -5,7 +5,8 @@
  * The gates to close are those of all root edges from which a drained node can be reached. Their requests may be
  * held up in any node below these edges, so all of these are told to let go. What was stopped is recorded, as the
  * graph may change before the drain ends: exactly that is let go on. While a drain is active, whatever newly
- * reaches a drained node is stopped as well.
+ * reaches a drained node is stopped as well. Root edges that were given up with requests inside count: the graph below
+ * a request must not change, whoever waits for its answer.
  */
 #include "base/alloc.h"
 #include "graph/internal.h"
@@ -94,9 +95,14 @@ static void stop_above(struct weir_drain_record *record, struct weir_node *node,
 static void stop_all(struct weir_drain_record *record)
 {
     unsigned mark = weir_graph_new_mark();
+    const struct weir_orphan *orphan;
 
     for (unsigned i = 0; i < record->target_count; i++)
         stop_above(record, record->targets[i], mark);
+    TAILQ_FOREACH (orphan, &weir_graph.orphans, link) {
+        if (orphan->edge->node->graph->mark == mark)
+            stop_edge(record, orphan->edge);
+    }
     mark = weir_graph_new_mark();
     for (unsigned i = 0; i < record->edge_count; i++)
         tell_below(record, record->edges[i]->node, mark);
@@ -123,6 +129,8 @@ void weir_drain_forget(struct weir_edge *edge)
             for (unsigned j = i + 1; j < record->edge_count; j++)
                 record->edges[j - 1] = record->edges[j];
             record->edge_count--;
+            /* Whoever still holds the edge must not wait at its gate for good. */
+            weir_gate_open(edge->gate);
             break;
         }
     }

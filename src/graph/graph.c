@@ -17,6 +17,7 @@ void weir_graph_init(const struct weir_graph_hooks *hooks)
     TAILQ_INIT(&weir_graph.nodes);
     TAILQ_INIT(&weir_graph.leaving);
     TAILQ_INIT(&weir_graph.drains);
+    TAILQ_INIT(&weir_graph.orphans);
     weir_co_mutex_init(&weir_graph.lock);
     weir_mutex_init(&weir_graph.rest_mutex);
     weir_co_queue_init(&weir_graph.rest_queue);
@@ -115,7 +116,8 @@ static void give_up_all(void)
 
 static bool no_node_left(void *arg)
 {
-    return TAILQ_EMPTY(&weir_graph.nodes) && TAILQ_EMPTY(&weir_graph.leaving) && !weir_graph.orphans;
+    return TAILQ_EMPTY(&weir_graph.nodes) && TAILQ_EMPTY(&weir_graph.leaving) &&
+           TAILQ_EMPTY(&weir_graph.orphans);
 }
 
 void weir_graph_done(int64_t limit_ns)

@@ -23,6 +23,13 @@ struct weir_lingering {
     TAILQ_ENTRY(weir_lingering) link;
 };
 
+/* A root edge that was given up while requests were inside. They still move through the graph: drains wait for them. */
+struct weir_orphan {
+    struct weir_edge *edge; /* reference */
+    TAILQ_ENTRY(weir_orphan) link;
+};
+TAILQ_HEAD(weir_orphans, weir_orphan);
+
 struct weir_node_graph {
     struct weir_node *node;
     TAILQ_HEAD(, weir_lingering) lingering;
@@ -47,7 +54,7 @@ struct weir_graph {
     struct weir_co_mutex lock;        /* the graph-change lock */
     unsigned mark;                    /* number of the last walk */
     unsigned auto_name;               /* last number given out */
-    unsigned orphans;                 /* root edges given up with requests inside */
+    struct weir_orphans orphans;      /* root edges given up with requests inside */
     uint64_t close_number;            /* given to the next node that loses its last reference */
     /*
      * Something came to rest: a gate that is watched lost a request (any loop), a node was closed. Those who wait

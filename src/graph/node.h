@@ -59,7 +59,7 @@ struct weir_edge {
     /* Set from any thread to make all who wait on this edge for abandonable requests stop waiting (io/async.h). */
     atomic_bool broken;
     atomic_uint refs;                 /* requests in limbo hold one */
-    bool attached;                    /* in the lists of its node and parent */
+    atomic_bool attached;             /* in the lists of its node and parent; read on any loop */
     unsigned old_perm, old_shared;    /* while permissions are computed: to go back to */
     struct weir_lingering *lingering; /* detached while requests were left behind on it */
     TAILQ_ENTRY(weir_edge) in_parent, in_node;

@@ -61,12 +61,24 @@ static bool gate_idle(void *arg)
 /* An edge that was given up lives until the last request that is inside has left. */
 static weir_co_fn void wait_orphan(void *arg)
 {
-    struct weir_edge *edge = arg;
+    struct weir_orphan *orphan = arg;
 
-    (void)weir_graph_wait(gate_idle, edge->gate, -1); /* has no limit */
-    weir_graph.orphans--;
-    weir_edge_unref(edge);
+    (void)weir_graph_wait(gate_idle, orphan->edge->gate, -1); /* has no limit */
+    TAILQ_REMOVE(&weir_graph.orphans, orphan, link);
+    weir_drain_forget(orphan->edge);
+    weir_edge_unref(orphan->edge);
+    free(orphan);
     weir_graph_rested();
+}
+
+static void make_orphan(struct weir_edge *edge)
+{
+    struct weir_orphan *orphan = weir_new(struct weir_orphan);
+
+    orphan->edge = weir_edge_ref(edge);
+    edge->root_ops = NULL; /* its user is gone */
+    TAILQ_INSERT_TAIL(&weir_graph.orphans, orphan, link);
+    weir_co_start(weir_loop_control(), wait_orphan, orphan);
 }
 
 void weir_root_detach(struct weir_edge *edge, int64_t limit_ns)
@@ -81,12 +93,10 @@ void weir_root_detach(struct weir_edge *edge, int64_t limit_ns)
     idle = weir_graph_wait(gate_idle, edge->gate, deadline) == 0;
     taken = weir_graph_enter();
     mark = weir_graph_close_mark();
+    weir_edge_unlink(edge); /* first: who enters when the gate opens again finds it detached */
     weir_drain_forget(edge);
-    weir_edge_unlink(edge);
-    if (!idle) {
-        weir_graph.orphans++;
-        weir_co_start(weir_loop_control(), wait_orphan, weir_edge_ref(edge));
-    }
+    if (!idle)
+        make_orphan(edge);
     weir_edge_drop(edge);
     weir_perm_refresh_less();
     weir_graph_leave(taken);

@@ -27,6 +27,9 @@ static int check(const struct weir_edge *edge, const struct weir_request *reques
     const struct weir_node *node = edge->node;
     uint64_t size = weir_node_size(node);
 
+    /* No drain waits for it any more: the graph below may be another one at any time. */
+    if (weir_unlikely(!atomic_load_explicit(&edge->attached, memory_order_acquire)))
+        return -ENOMEDIUM;
     if (changes(request)) {
         unsigned needed = WEIR_PERM_WRITE;
 
@@ -82,7 +85,7 @@ int weir_root_try(struct weir_edge *edge, struct weir_request *request)
     if (weir_likely(!ret)) {
         ret = weir_io_try(edge, request);
         if (ret != -EAGAIN)
-            weir_io_count(&edge->io->counters, request->op, request->offset, request->length, ret, 0);
+            weir_io_count_at_once(&edge->io->counters, request, ret);
     }
     weir_gate_try_leave(edge);
     return ret > 0 ? 0 : ret;
@@ -97,9 +100,12 @@ int weir_root_status(struct weir_edge *edge, uint64_t offset, uint64_t length, b
 
     weir_gate_enter(edge, &op);
     size = weir_node_size(edge->node);
-    ret = offset >= size || length > size - offset || !length
-              ? -EINVAL
-              : weir_io_status(edge, offset, length, deep, ret_status);
+    if (!atomic_load_explicit(&edge->attached, memory_order_acquire))
+        ret = -ENOMEDIUM;
+    else
+        ret = offset >= size || length > size - offset || !length
+                  ? -EINVAL
+                  : weir_io_status(edge, offset, length, deep, ret_status);
     weir_gate_leave(&op);
     return ret;
 }

@@ -237,6 +237,34 @@ weir_co_fn GRAPH_TEST(detach_gives_up)
     WEIR_ASSERT(!weir_graph_limbo_count());
 }
 
+/* Nobody waits for the answer, but the request is still on its way through what a drain is to protect. */
+weir_co_fn GRAPH_TEST(drain_waits_for_given_up)
+{
+    struct weir_node *node =
+        fake_add("{'driver':'filter','node-name':'n','file':{'driver':'leaf','node-name':'f'}}");
+    struct weir_node *file = weir_node_find("f");
+    struct guest guest = { .edge = fake_root(node, "r", R | W, R) };
+    struct weir_edge *edge = weir_edge_ref(guest.edge);
+    struct weir_error *err = NULL;
+    struct weir_drain drain;
+
+    weir_co_run(guest_run, &guest);
+    weir_root_detach(guest.edge, 0);
+    weir_graph_lock();
+    WEIR_ASSERT(weir_drain_begin(&drain, &file, 1, 10 * MS, &err) == -ETIMEDOUT);
+    WEIR_ASSERT(strstr(weir_error_text(err), "by requests left behind has been in flight"));
+    weir_error_free(err);
+    weir_gate_leave(&guest.op);
+    WEIR_ASSERT(weir_drain_begin(&drain, &file, 1, -1, NULL) == 0);
+    /* It was forgotten when it ended: whoever still has the edge does not stand before a closed gate. */
+    while (!weir_gate_try_enter(edge))
+        weir_co_pause();
+    weir_gate_try_leave(edge);
+    weir_drain_end(&drain);
+    weir_graph_unlock();
+    weir_edge_unref(edge);
+}
+
 /* ---- closing waits for work of the node's own ---- */
 
 weir_co_fn GRAPH_TEST(background_keeps_open)
@@ -261,6 +289,7 @@ int main(void)
         cmocka_unit_test(detach_waits),
         cmocka_unit_test(detach_waits_for_drain),
         cmocka_unit_test(detach_gives_up),
+        cmocka_unit_test(drain_waits_for_given_up),
         cmocka_unit_test(background_keeps_open),
     };
 
