@@ -53,6 +53,7 @@ struct weir_node *weir_node_lookup(const char *device, const char *node_name, st
 struct weir_node *weir_graph_next(struct weir_node *node); /* NULL: the first; in the order of creation */
 /* Nodes whose last user is gone but whose I/O has not returned. */
 unsigned weir_graph_limbo_count(void);
+struct weir_node *weir_graph_limbo_next(struct weir_node *node); /* NULL: the first */
 
 /* ---- root edges ---- */
 /*

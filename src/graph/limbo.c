@@ -65,6 +65,14 @@ unsigned weir_graph_limbo_count(void)
     return count;
 }
 
+struct weir_node *weir_graph_limbo_next(struct weir_node *node)
+{
+    do
+        node = node ? TAILQ_NEXT(node, in_graph) : TAILQ_FIRST(&weir_graph.leaving);
+    while (node && !is_stuck(node));
+    return node;
+}
+
 /* ---- closing ---- */
 
 static weir_co_fn void close_node(void *arg)

@@ -111,26 +111,37 @@ static json_t *node_info(struct weir_node *node, int64_t allocated)
 _Static_assert((int)WEIR_DETECT_ZEROES_UNMAP == (int)WEIR_Q_BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP,
                "same order");
 
+struct node_list {
+    struct weir_node **nodes;
+    unsigned count;
+};
+
+static void list_add(struct node_list *list, struct weir_node *node)
+{
+    list->nodes = weir_realloc(list->nodes, (list->count + 1) * sizeof(struct weir_node *));
+    list->nodes[list->count++] = weir_node_ref(node);
+}
+
 /* Every node has its turn while it is referenced: asking a host for sizes waits, and nodes may go meanwhile. */
 int qmp_query_named_block_nodes(struct weir_qmp_context *ctx,
                                 const struct weir_q_query_named_block_nodes_args *args, json_t **ret_value,
                                 struct weir_error **err)
 {
-    struct weir_node **nodes = NULL;
-    unsigned count = 0;
+    struct node_list list = { NULL, 0 };
+    struct weir_node *node;
 
-    for (struct weir_node *node = weir_graph_next(NULL); node; node = weir_graph_next(node)) {
-        nodes = weir_realloc(nodes, (count + 1) * sizeof(struct weir_node *));
-        nodes[count++] = weir_node_ref(node);
-    }
+    for (node = weir_graph_next(NULL); node; node = weir_graph_next(node))
+        list_add(&list, node);
+    for (node = weir_graph_limbo_next(NULL); node; node = weir_graph_limbo_next(node))
+        list_add(&list, node);
     *ret_value = json_array();
-    for (unsigned i = 0; i < count; i++) {
-        int64_t allocated = nodes[i]->in_limbo ? -1 : allocated_size(nodes[i]);
+    for (unsigned i = 0; i < list.count; i++) {
+        int64_t allocated = list.nodes[i]->in_limbo ? -1 : allocated_size(list.nodes[i]);
 
-        json_array_append_new(*ret_value, node_info(nodes[i], allocated));
-        weir_node_unref(nodes[i]);
+        json_array_append_new(*ret_value, node_info(list.nodes[i], allocated));
+        weir_node_unref(list.nodes[i]);
     }
-    free(nodes);
+    free(list.nodes);
     return 0;
 }
 

@@ -89,4 +89,8 @@ void weir_real_set_worker_idle(int64_t idle_ns);
         retry_result < 0 ? (__typeof__(call))-errno : retry_result; \
     })
 
+/* ---- real_worker.c ---- */
+/* Runs @run as if on the calling thread, but so that the end of the process does not wait for it. */
+void weir_real_run_apart(void (*run)(void));
+
 #endif

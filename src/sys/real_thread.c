@@ -7,7 +7,8 @@
  * The pool: one mutex guards the queue and the counts. Invariant: while fewer than the limit exist, there is an
  * idle worker for every queued piece of work (one that exists or one that is starting), so that a call which never
  * returns delays nobody; past the limit the queue is first in, first out. A worker without work for
- * WEIR_REAL_WORKER_IDLE_NS ends. Workers are detached: the end of the process does not wait for stuck ones.
+ * WEIR_REAL_WORKER_IDLE_NS ends. Workers are detached: the end of the process does not wait for stuck ones
+ * (real_worker.c).
  */
 #include "sys/real.h"
 #include "base/alloc.h"
@@ -119,12 +120,10 @@ static struct weir_sys_work *await_work(void)
     return take_work();
 }
 
-static void *worker_main(void *arg)
+static void worker_run(void)
 {
     struct weir_sys_work *work;
 
-    (void)arg;
-    (void)pthread_setname_np(pthread_self(), "weir-worker"); /* for people only */
     WEIR_ASSERT(pthread_mutex_lock(&pool.lock) == 0);
     while ((work = await_work())) {
         pool.idle--;
@@ -137,6 +136,13 @@ static void *worker_main(void *arg)
     pool.idle--;
     pool.total--;
     WEIR_ASSERT(pthread_mutex_unlock(&pool.lock) == 0);
+}
+
+static void *worker_main(void *arg)
+{
+    (void)arg;
+    (void)pthread_setname_np(pthread_self(), "weir-worker"); /* for people only */
+    weir_real_run_apart(worker_run);
     return NULL;
 }
 
