@@ -121,17 +121,17 @@ static weir_co_fn void detach_guest(struct weir_edge *edge)
 
 static weir_co_fn void close_all(void)
 {
-    int64_t deadline = weir_sim_now() + LIMBO_LIMIT_NS;
     WEIR_AUTO_ERROR err = NULL;
+    int64_t deadline;
     int ret;
 
     for (unsigned i = 0; i < seed.plan.guests; i++)
         detach_guest(weir_steal(&seed.edges[i]));
-    /* What a mirror that was just cancelled has left behind. */
-    while (weir_graph_limbo_count() && weir_sim_now() < deadline)
-        weir_co_sleep(1000000);
     ret = weir_node_del(seed.images[seed.current].name, &err);
     CHECK(!ret, "blockdev-del: %s", weir_error_text(err));
+    /* What a mirror that was just cancelled has left behind. */
+    for (deadline = weir_sim_now() + LIMBO_LIMIT_NS; weir_graph_limbo_count() && weir_sim_now() < deadline;)
+        weir_co_sleep(1000000);
     CHECK(!weir_graph_next(NULL) && !weir_graph_limbo_count(), "a node is left at the end");
     weir_graph_done(5 * 1000000000LL);
     weir_job_loop_done();
