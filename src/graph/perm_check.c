@@ -112,7 +112,7 @@ static int compute_node(struct weir_node *node, bool check, struct weir_error **
             node->driver->child_perm(node, edge, node->perm, node->shared, &edge->perm, &edge->shared);
         else
             weir_perm_default(node, edge, node->perm, node->shared, &edge->perm, &edge->shared);
-        if (node->force_share)
+        if (edge->node->force_share)
             edge->shared = WEIR_PERM_ALL;
     }
     return check ? check_node(node, users, count, err) : 0;
