@@ -126,23 +126,25 @@ static int try_enter_node(struct weir_node *node, struct weir_request *request)
     return below ? weir_io_try(below, request) : -ENOMEDIUM;
 }
 
+/* Apart, so that others do not pay for the copy. */
+static __attribute__((noinline)) int try_with_options(struct weir_node *node,
+                                                      const struct weir_request *request)
+{
+    struct weir_request changed = *request;
+
+    if (request->op == WEIR_OP_WRITE)
+        return -EAGAIN; /* looking for zeroes costs more than a coroutine */
+    return apply_options(node, &changed) ? 0 : try_enter_node(node, &changed);
+}
+
 int weir_io_try(struct weir_edge *edge, struct weir_request *request)
 {
     struct weir_node *node = edge->node;
-    struct weir_request changed;
-    int ret;
+    int ret = request->op != WEIR_OP_READ && options_matter(node, request) ? try_with_options(node, request)
+                                                                           : try_enter_node(node, request);
 
-    if (weir_unlikely(options_matter(node, request))) {
-        if (request->op == WEIR_OP_WRITE)
-            return -EAGAIN; /* looking for zeroes costs more than a coroutine */
-        changed = *request;
-        request = &changed;
-        ret = apply_options(node, &changed) ? 0 : try_enter_node(node, &changed);
-    } else {
-        ret = try_enter_node(node, request);
-    }
     if (ret != -EAGAIN)
-        weir_io_count(&node->io->counters, request->op, request->offset, request->length, ret, 0);
+        weir_io_count_at_once(&node->io->counters, request, ret);
     return ret;
 }
 

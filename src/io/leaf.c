@@ -20,9 +20,9 @@ static const char zeroes[ZERO_CHUNK] __attribute__((aligned(4096)));
 
 static bool buffers_fit(const struct weir_limits *limits, const struct weir_request *request)
 {
-    uint64_t mask = limits->memory_align ? limits->memory_align - 1 : 0;
+    uint64_t mask = limits->memory_align - 1;
 
-    if (limits->iov_max && request->iovcnt > limits->iov_max)
+    if (request->iovcnt > limits->iov_max)
         return false;
     if (!mask)
         return true;
@@ -35,7 +35,7 @@ static bool buffers_fit(const struct weir_limits *limits, const struct weir_requ
 
 static bool range_fits(const struct weir_limits *limits, const struct weir_request *request)
 {
-    uint64_t mask = limits->request_align ? limits->request_align - 1 : 0;
+    uint64_t mask = limits->request_align - 1;
 
     return !((request->offset | request->length) & mask) &&
            (!limits->transfer_max || request->length <= limits->transfer_max);
@@ -356,28 +356,41 @@ int weir_leaf_io(struct weir_node *node, struct weir_request *request)
     return ret;
 }
 
+/* A flush that has nothing to do, or whose failure is known. */
+static int try_flush(struct weir_node *node)
+{
+    struct weir_node_io *io = node->io;
+
+    if (!(node->driver->flags & WEIR_DRIVER_PROTOCOL))
+        return -EAGAIN;
+    WEIR_SCOPE_LOCK(&io->flush_mutex);
+    if (io->flush_error)
+        return io->flush_error;
+    return !io->flush_running && io->flushed_changes >= weir_io_changes(node) ? 0 : -EAGAIN;
+}
+
+/* Whether a request that is no read can be tried: plain writes, for which no range need be locked. */
+static bool can_try_change(const struct weir_limits *limits, const struct weir_request *request)
+{
+    return request->op == WEIR_OP_WRITE && limits->request_align == 1 &&
+           !(request->flags & WEIR_REQUEST_FUA & ~limits->write_flags);
+}
+
 int weir_leaf_try(struct weir_node *node, struct weir_request *request)
 {
     const struct weir_limits *limits = &node->limits;
     int ret;
 
-    if (request->op == WEIR_OP_FLUSH) {
-        struct weir_node_io *io = node->io;
-
-        if (!(node->driver->flags & WEIR_DRIVER_PROTOCOL))
-            return -EAGAIN;
-        WEIR_SCOPE_LOCK(&io->flush_mutex);
-        if (io->flush_error)
-            return io->flush_error;
-        return !io->flush_running && io->flushed_changes >= weir_io_changes(node) ? 0 : -EAGAIN;
-    }
-    if (!node->driver->try_submit || !range_fits(limits, request) || !buffers_fit(limits, request))
+    if (weir_unlikely(!node->driver->try_submit || request->op == WEIR_OP_FLUSH))
+        return request->op == WEIR_OP_FLUSH ? try_flush(node) : -EAGAIN;
+    if (!range_fits(limits, request) || !buffers_fit(limits, request))
         return -EAGAIN;
-    if (request->op != WEIR_OP_READ && (request->op != WEIR_OP_WRITE || limits->request_align > 1 ||
-                                        (request->flags & WEIR_REQUEST_FUA & ~limits->write_flags)))
+    if (request->op == WEIR_OP_READ)
+        return node->driver->try_submit(node, request);
+    if (!can_try_change(limits, request))
         return -EAGAIN;
     ret = node->driver->try_submit(node, request);
-    if (request->op == WEIR_OP_WRITE && ret != -EAGAIN)
+    if (ret != -EAGAIN)
         weir_io_changed(node);
     return ret;
 }

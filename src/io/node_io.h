@@ -48,6 +48,8 @@ void weir_io_counters_done(struct weir_io_counters *counters);
 /* Counts one ended operation. @start_ns 0: took no time worth measuring. */
 void weir_io_count(struct weir_io_counters *counters, enum weir_op op, uint64_t offset, uint64_t length,
                    int result, int64_t start_ns);
+/* The same for a request that was answered without waiting: what every request of the hot path pays. */
+void weir_io_count_at_once(struct weir_io_counters *counters, const struct weir_request *request, int result);
 /* Notes that a change of the node has ended, for write generations. Before the answer. */
 void weir_io_changed(struct weir_node *node);
 uint64_t weir_io_changes(struct weir_node *node);

@@ -8,18 +8,28 @@
 #include "io/node_io.h"
 #include "sys/sys.h"
 
-struct weir_io_shard *weir_io_counters_here(struct weir_io_counters *counters)
+static __attribute__((noinline)) struct weir_io_shard *shard_new(struct weir_io_counters *counters,
+                                                                 unsigned index)
 {
-    unsigned index = weir_loop_index(weir_loop_self());
-    struct weir_io_shard *shard = atomic_load_explicit(&counters->shards[index], memory_order_acquire);
+    struct weir_io_shard *shard = weir_try_alloc(sizeof(*shard), _Alignof(struct weir_io_shard));
 
-    if (weir_likely(shard != NULL))
-        return shard;
-    shard = weir_try_alloc(sizeof(*shard), _Alignof(struct weir_io_shard));
     WEIR_ASSERT(shard);
     __builtin_memset(shard, 0, sizeof(*shard));
     atomic_store_explicit(&counters->shards[index], shard, memory_order_release);
     return shard;
+}
+
+static inline struct weir_io_shard *shard_of(struct weir_io_counters *counters, const struct weir_loop *loop)
+{
+    unsigned index = weir_loop_index(loop);
+    struct weir_io_shard *shard = atomic_load_explicit(&counters->shards[index], memory_order_acquire);
+
+    return weir_likely(shard != NULL) ? shard : shard_new(counters, index);
+}
+
+struct weir_io_shard *weir_io_counters_here(struct weir_io_counters *counters)
+{
+    return shard_of(counters, weir_loop_self());
 }
 
 void weir_io_counters_done(struct weir_io_counters *counters)
@@ -36,24 +46,52 @@ static void add(_Atomic uint64_t *counter, uint64_t value)
     atomic_store_explicit(counter, now + value, memory_order_relaxed);
 }
 
+static inline void note_write(struct weir_io_shard *shard, uint64_t end)
+{
+    if (end > atomic_load_explicit(&shard->write_highest, memory_order_relaxed))
+        atomic_store_explicit(&shard->write_highest, end, memory_order_relaxed);
+}
+
+/* Apart, so that what is answered at once does not pay for it. */
+static __attribute__((noinline)) void add_time(struct weir_io_shard *shard, enum weir_op op, int64_t start_ns)
+{
+    add(&shard->total_ns[op], (uint64_t)WEIR_MAX(weir_sys->clock_ns() - start_ns, 0));
+}
+
 void weir_io_count(struct weir_io_counters *counters, enum weir_op op, uint64_t offset, uint64_t length,
                    int result, int64_t start_ns)
 {
-    struct weir_io_shard *shard = weir_io_counters_here(counters);
-    int64_t now = weir_loop_now(weir_loop_self());
+    const struct weir_loop *loop = weir_loop_self();
+    struct weir_io_shard *shard = shard_of(counters, loop);
+
+    if (weir_unlikely(result < 0)) {
+        add(&shard->failed[op], 1);
+        return;
+    }
+    atomic_store_explicit(&shard->last_ns, weir_loop_now(loop), memory_order_relaxed);
+    add(&shard->operations[op], 1);
+    add(&shard->bytes[op], length);
+    if (op == WEIR_OP_WRITE)
+        note_write(shard, offset + length);
+    if (start_ns)
+        add_time(shard, op, start_ns);
+}
+
+void weir_io_count_at_once(struct weir_io_counters *counters, const struct weir_request *request, int result)
+{
+    const struct weir_loop *loop = weir_loop_self();
+    struct weir_io_shard *shard = shard_of(counters, loop);
+    enum weir_op op = request->op;
 
     if (weir_unlikely(result < 0)) {
         add(&shard->failed[op], 1);
         return;
     }
     add(&shard->operations[op], 1);
-    add(&shard->bytes[op], length);
-    if (start_ns)
-        add(&shard->total_ns[op], (uint64_t)WEIR_MAX(weir_sys->clock_ns() - start_ns, 0));
-    if (op == WEIR_OP_WRITE &&
-        offset + length > atomic_load_explicit(&shard->write_highest, memory_order_relaxed))
-        atomic_store_explicit(&shard->write_highest, offset + length, memory_order_relaxed);
-    atomic_store_explicit(&shard->last_ns, now, memory_order_relaxed);
+    add(&shard->bytes[op], request->length);
+    if (op == WEIR_OP_WRITE)
+        note_write(shard, request->offset + request->length);
+    atomic_store_explicit(&shard->last_ns, weir_loop_now(loop), memory_order_relaxed);
 }
 
 void weir_io_changed(struct weir_node *node)
