@@ -29,17 +29,14 @@ static int apply_options(struct weir_node *node, struct weir_request *request)
     }
 }
 
-static bool options_matter(const struct weir_node *node, const struct weir_request *request)
+/* On the hot path: reads first, then writes. */
+static inline bool options_matter(const struct weir_node *node, const struct weir_request *request)
 {
-    switch (request->op) {
-    case WEIR_OP_READ:
-    case WEIR_OP_STATUS:
+    if (request->op == WEIR_OP_READ)
         return false;
-    case WEIR_OP_WRITE:
+    if (request->op == WEIR_OP_WRITE)
         return node->detect_zeroes != WEIR_DETECT_ZEROES_OFF;
-    default:
-        return true;
-    }
+    return request->op != WEIR_OP_STATUS;
 }
 
 static weir_co_fn int enter_node(struct weir_node *node, struct weir_request *request)
@@ -140,8 +137,7 @@ static __attribute__((noinline)) int try_with_options(struct weir_node *node,
 int weir_io_try(struct weir_edge *edge, struct weir_request *request)
 {
     struct weir_node *node = edge->node;
-    int ret = request->op != WEIR_OP_READ && options_matter(node, request) ? try_with_options(node, request)
-                                                                           : try_enter_node(node, request);
+    int ret = options_matter(node, request) ? try_with_options(node, request) : try_enter_node(node, request);
 
     if (ret != -EAGAIN)
         weir_io_count_at_once(&node->io->counters, request, ret);

@@ -75,18 +75,21 @@ int weir_view_io(struct weir_node *node, struct weir_request *request)
 
 int weir_view_try(struct weir_node *node, struct weir_request *request)
 {
-    struct weir_request below = *request;
+    struct weir_request below;
     struct weir_extent extent = { 0 };
     struct weir_need need;
     int ret;
 
     if (request->op == WEIR_OP_FLUSH)
         return -EAGAIN;
-    ret = weir_map_once(node, request->op, request->offset, request->length, 0, &extent, &need, NULL);
+    /* Nothing to enter and no table to keep: asked directly. */
+    ret = node->driver->map(node, request->op, request->offset, request->length, 0, &extent, &need);
     if (ret)
         return ret;
+    WEIR_ASSERT(extent.offset <= request->offset && request->offset - extent.offset < extent.length);
     if (extent.where != WEIR_DATA || extent.offset + extent.length < request->offset + request->length)
         return -EAGAIN;
+    below = *request;
     below.offset = extent.child_offset + (request->offset - extent.offset);
     if (request->op == WEIR_OP_READ && below.offset + below.length > weir_node_size(extent.edge->node))
         return -EAGAIN;
