@@ -122,6 +122,7 @@ int weir_node_new_internal(const struct weir_driver *driver, const char *name, c
     ret = weir_node_alloc(driver, name, &node, err);
     if (ret < 0)
         return ret;
+    node->discard_unmap = true; /* it has no options: the nodes below say what becomes of a discard */
     ret = open_driver(node, options, err);
     if (!held)
         weir_graph_leave(weir_graph_locked_here());
