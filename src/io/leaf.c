@@ -41,6 +41,12 @@ static bool range_fits(const struct weir_limits *limits, const struct weir_reque
            (!limits->transfer_max || request->length <= limits->transfer_max);
 }
 
+/* Longest aligned piece under @max (0: none). At least one unit, also where a node below allows less: it splits again. */
+static uint64_t piece_max(uint64_t max, uint64_t align)
+{
+    return max ? WEIR_MAX(weir_align_down(max, align), align) : UINT64_MAX;
+}
+
 /* One request that fits the range limits; bounces buffers that do not fit theirs. */
 static weir_co_fn int submit_bounced(struct weir_node *node, struct weir_request *request)
 {
@@ -71,7 +77,7 @@ static weir_co_fn int submit_bounced(struct weir_node *node, struct weir_request
 static weir_co_fn int submit_split(struct weir_node *node, struct weir_request *request)
 {
     uint64_t align = WEIR_MAX(node->limits.request_align, 1u);
-    uint64_t max = weir_align_down(node->limits.transfer_max, align);
+    uint64_t max = piece_max(node->limits.transfer_max, align);
     int ret = 0;
 
     if (!node->limits.transfer_max || request->length <= node->limits.transfer_max)
@@ -204,7 +210,7 @@ static weir_co_fn int write_zeroes(struct weir_node *node, uint64_t offset, uint
 static weir_co_fn int zero_middle(struct weir_node *node, const struct weir_request *request, uint64_t offset,
                                   uint64_t end, uint64_t align)
 {
-    uint64_t max = node->limits.zero_max ? weir_align_down(node->limits.zero_max, align) : end - offset;
+    uint64_t max = piece_max(node->limits.zero_max, align);
     struct weir_range_lock lock = { 0 };
     int ret = 0;
 
@@ -259,7 +265,7 @@ static weir_co_fn int leaf_discard(struct weir_node *node, struct weir_request *
     end = end == weir_node_size(node) ? end : weir_align_down(end, align);
     if (offset >= end)
         return 0;
-    max = node->limits.discard_max ? weir_align_down(node->limits.discard_max, align) : end - offset;
+    max = piece_max(node->limits.discard_max, align);
     for (uint64_t length; offset < end && !ret; offset += length) {
         struct weir_request piece = *request;
 
@@ -327,6 +333,19 @@ static bool fua_by_flush(const struct weir_node *node, const struct weir_request
     return (request->flags & WEIR_REQUEST_FUA) && (request->op != WEIR_OP_WRITE || !(own & WEIR_REQUEST_FUA));
 }
 
+/*
+ * A durable write that failed: the OS reports lost pages of the whole file once, and it has told this write. The flush
+ * that another guest's earlier write is waiting for would then succeed.
+ */
+static void note_lost_pages(struct weir_node *node)
+{
+    struct weir_node_io *io = node->io;
+    WEIR_SCOPE_LOCK(&io->flush_mutex);
+
+    if (!io->flush_error)
+        io->flush_error = -EIO;
+}
+
 int weir_leaf_io(struct weir_node *node, struct weir_request *request)
 {
     struct weir_request change = *request, flush = weir_request_make(WEIR_OP_FLUSH, 0, 0, NULL, 0, 0);
@@ -350,6 +369,9 @@ int weir_leaf_io(struct weir_node *node, struct weir_request *request)
         change.flags &= ~(unsigned)WEIR_REQUEST_FUA;
     ret = leaf_change(node, &change);
     weir_io_changed(node);
+    if (ret == -EIO && (change.flags & WEIR_REQUEST_FUA) && (node->driver->flags & WEIR_DRIVER_PROTOCOL) &&
+        !node->cache_direct)
+        note_lost_pages(node);
     if (!ret && flush_after)
         ret = weir_node_submits(node, WEIR_OP_FLUSH) ? leaf_flush(node, &flush)
                                                      : weir_io_flush(weir_node_filtered(node));

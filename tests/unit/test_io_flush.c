@@ -57,6 +57,13 @@ weir_co_fn DRIVER_TEST(fua_by_driver)
     ram_expect(ram, "write 0+512 fua");
     WEIR_ASSERT(!io(edge, WEIR_OP_ZERO, 0, 512, NULL, WEIR_REQUEST_FUA));
     ram_expect(ram, "zero 0+512, flush");
+    /* The OS has told this write what it would have told the next flush. */
+    WEIR_ASSERT(!write_fua(edge, 0));
+    ram->fail_in[WEIR_OP_WRITE] = 1;
+    WEIR_ASSERT(write_fua(edge, WEIR_REQUEST_FUA) == -EIO);
+    ram_expect(ram, "write 0+512, write 0+512 fua");
+    WEIR_ASSERT(flush(edge) == -EIO && flush(edge) == -EIO);
+    ram_expect(ram, "");
     end(edge);
 }
 
