@@ -139,6 +139,9 @@ static void draw_error(struct sim_request *request, const struct weir_sim_faults
         /* A part of it may have landed. */
         request->limit = sim_below(SIM_FAULT, request->length / SIM_SECTOR + 1) * SIM_SECTOR;
     }
+    /* Whole blocks only, where blocks are what the device writes. */
+    if (request->error && request->open && (request->open->flags & O_DIRECT))
+        request->limit = weir_align_down(request->limit, request->file->options.logical_block);
     sim_world->stats.eio += request->error != 0;
 }
 
@@ -248,10 +251,11 @@ static void limit_write(struct sim_request *request)
         fits = WEIR_MIN(fits, size > at ? size - at : 0);
     else if (file->budget != UINT64_MAX)
         fits = sim_disk_fits(file->disk, at, fits, room(file));
-    if (request->open->flags & O_DIRECT)
-        fits = weir_align_down(fits, file->options.logical_block);
     if (request->moved + fits == request->limit)
         return;
+    /* Whole blocks from its begin; a first step may have ended inside of one. */
+    if (request->open->flags & O_DIRECT)
+        fits -= WEIR_MIN(fits, (request->moved + fits) % file->options.logical_block);
     request->limit = request->moved + fits;
     if (!request->limit && !request->error)
         request->error = -ENOSPC;
