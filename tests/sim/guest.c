@@ -112,9 +112,11 @@ static void fill_bytes(struct op *op)
     if (op->request.op != WEIR_OP_WRITE) {
         memset(op->bytes, 0xee, length);
     } else if (op->own) {
+        bool zero = pick(10) == 0;
+
         value = pick(64);
         for (uint64_t i = 0; i < length; i++)
-            op->bytes[i] = (uint8_t)((value + i / 3) % 64);
+            op->bytes[i] = zero ? 0 : (uint8_t)((value + i / 3) % 64);
     } else {
         /* Even stamps compress: stored units are made of those alone. */
         value = ((uint64_t)1 << 20) + (seed.stamp += 2);

@@ -92,6 +92,11 @@ static struct weir_sim_file *new_file(const struct image *image, const char *suf
     struct weir_sim_file_options options = { .size = size };
     char name[16];
 
+    /* A disk on a raw file has the size of the file, which large sectors would have to divide. */
+    if (image->large_sectors && (image->simfmt || image->window)) {
+        options.logical_block = options.memory_align = 4096;
+        options.size = weir_align_up(size, 4096);
+    }
     (void)snprintf(name, sizeof(name), "%s-%s", image->name, suffix);
     options.remote = image->remote;
     options.no_punch = pick(10) == 0;
@@ -162,8 +167,11 @@ static json_t *leaf_options(const struct image *image, const char *suffix, bool 
 
 static json_t *node_options(const struct image *image)
 {
-    json_t *options = json_pack("{s:s, s:s, s:s, s:o}", "driver", image->simfmt ? "simfmt" : "raw", "node-name",
-                                image->name, "discard", "unmap", "file",
+    static const char *const detect[] = { "on", "unmap", "off" };
+    unsigned detects = image->detect_zeroes == 1 && image->keeps_discards ? 0 : WEIR_MIN(image->detect_zeroes, 2u);
+    json_t *options = json_pack("{s:s, s:s, s:s, s:s, s:o}", "driver", image->simfmt ? "simfmt" : "raw",
+                                "node-name", image->name, "discard", image->keeps_discards ? "ignore" : "unmap",
+                                "detect-zeroes", detect[detects], "file",
                                 leaf_options(image, "file", image->direct));
 
     if (image->window) {

@@ -134,7 +134,7 @@ static weir_co_fn void disturb(struct weir_job *job)
 {
     for (unsigned i = (unsigned)pick(4); i-- && job->status != WEIR_JOB_CONCLUDED;) {
         sleep_some(5000000);
-        switch (pick(3)) {
+        switch (pick(4)) {
         case 0:
             (void)!weir_job_set_speed(job, pick(2) ? 0 : 300000 + pick(4000000), NULL);
             break;
@@ -145,6 +145,7 @@ static weir_co_fn void disturb(struct weir_job *job)
             }
             break;
         default:
+            operator_drain_once();
             break;
         }
     }
@@ -202,6 +203,8 @@ static weir_co_fn void end(struct run *run, struct weir_job *job)
         return;
     if (job->status != WEIR_JOB_CONCLUDED)
         sleep_some(4000000);
+    if (pick(2))
+        operator_drain_once();
     run->cancelled = history_tick();
     if (way <= 4 && !weir_job_cancel(job, false, NULL))
         run->soft = job->soft_cancelled;

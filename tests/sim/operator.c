@@ -65,7 +65,7 @@ weir_co_fn void operator_assert_rest(void)
     assert_locks_free();
 }
 
-static weir_co_fn void drain_once(void)
+weir_co_fn void operator_drain_once(void)
 {
     struct weir_drain drain = { 0 };
     WEIR_AUTO_ERROR err = NULL;
@@ -89,7 +89,7 @@ weir_co_fn void operator_drains(void *arg)
 {
     for (unsigned i = 0; i < seed.plan.drains && !seed.ending; i++) {
         weir_co_sleep((int64_t)pick(8000000));
-        drain_once();
+        operator_drain_once();
     }
     seed.operators_running--;
 }

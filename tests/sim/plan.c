@@ -18,6 +18,9 @@ static void draw_image(struct image *image, unsigned index)
     image->simfmt = index ? chance(50) : chance(80);
     image->direct = chance(35);
     image->remote = chance(40);
+    image->large_sectors = chance(25);
+    image->detect_zeroes = (unsigned)pick(5);
+    image->keeps_discards = chance(15);
     image->cache = caches[pick(WEIR_ARRAY_SIZE(caches))];
     if (image->simfmt) {
         image->data_file = chance(40);

@@ -114,6 +114,9 @@ struct image {
     char name[8]; /* of the top node */
     bool simfmt, data_file, backing, direct, data_direct, remote;
     bool window; /* raw with offset and size */
+    bool large_sectors;     /* O_DIRECT needs 4096 bytes */
+    bool keeps_discards;    /* discard=ignore */
+    unsigned detect_zeroes; /* 0: on, 1: unmap, else off */
     uint64_t window_offset;
     unsigned cache;
     struct simfmt_header header;
@@ -199,6 +202,7 @@ void guest_setup(void);
 
 /* operator.c */
 void operator_drains(void *arg) weir_co_fn;
+void operator_drain_once(void) weir_co_fn;
 void operator_snapshots(void *arg) weir_co_fn;
 /* In a drained section: nothing moves. */
 void operator_assert_rest(void) weir_co_fn;
