@@ -92,5 +92,7 @@ void weir_real_set_worker_idle(int64_t idle_ns);
 /* ---- real_worker.c ---- */
 /* Runs @run as if on the calling thread, but so that the end of the process does not wait for it. */
 void weir_real_run_apart(void (*run)(void));
+/* _exit(2), also where closing a descriptor hangs. */
+_Noreturn void weir_real_exit_apart(int status);
 
 #endif

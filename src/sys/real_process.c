@@ -166,7 +166,7 @@ void weir_real_process_pid_file_remove(const char *path, int fd)
 
 void weir_real_process_exit_now(int status)
 {
-    _exit(status);
+    weir_real_exit_apart(status);
 }
 
 const char *weir_real_process_getenv(const char *name)

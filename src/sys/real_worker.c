@@ -9,6 +9,9 @@
  * and share the thread's own storage. When this process ends, the kernel kills the worker, at once or when its call
  * returns; until then only the file that hangs is kept open.
  *
+ * Closing a file of such a file system hangs as well, and the end of a process closes its files. So the end that leaves
+ * something behind first makes one more such process, which holds the descriptors for a moment longer.
+ *
  * Under sanitizers and valgrind, which follow threads and not such processes, it is an ordinary call.
  */
 #include "sys/real.h"
@@ -59,6 +62,25 @@ static int apart_main(void *arg)
     apart->run();
     /* Not exit(): what that would tear down belongs to the process we share it with. */
     _exit(0);
+}
+
+static int hold_main(void *arg)
+{
+    const struct apart *apart = arg;
+
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == apart->parent)
+        pause();
+    _exit(0);
+}
+
+void weir_real_exit_apart(int status)
+{
+    static char stack[16384] __attribute__((aligned(4096)));
+    struct apart apart = { NULL, getpid() };
+
+    if (!FOLLOWED && !RUNNING_ON_VALGRIND)
+        (void)clone(hold_main, stack + sizeof(stack), CLONE_VM | CLONE_FILES, &apart);
+    _exit(status);
 }
 
 void weir_real_run_apart(void (*run)(void))

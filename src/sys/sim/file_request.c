@@ -148,9 +148,9 @@ static void draw_error(struct sim_request *request, const struct weir_sim_faults
 static void draw_short(struct sim_request *request, const struct weir_sim_faults *faults)
 {
     bool whole = sim_world->profile.short_whole;
-    uint64_t unit = request->open->flags & O_DIRECT      ? request->file->options.logical_block
+    uint64_t unit = request->open->flags & O_DIRECT    ? request->file->options.logical_block
                     : sim_below(SIM_FAULT, 2) || whole ? SIM_SECTOR
-                                                         : 1;
+                                                       : 1;
 
     if (request->length <= unit)
         return;

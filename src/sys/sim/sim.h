@@ -80,9 +80,9 @@ struct weir_sim_profile {
     uint32_t nowait_ppm;    /* RWF_NOWAIT succeeds */
     uint32_t cancel_ppm;    /* cancelling a file operation in flight ends it early */
     uint32_t
-        flush_lose_ppm;     /* a failed flush drops a changed sector group for good (else it stays pending) */
-    bool short_whole; /* short transfers end with a whole sector of the request, also without O_DIRECT */
-    bool flush_sticky;      /* once a flush has failed, all flushes of that file do until it is opened anew */
+        flush_lose_ppm; /* a failed flush drops a changed sector group for good (else it stays pending) */
+    bool short_whole;   /* short transfers end with a whole sector of the request, also without O_DIRECT */
+    bool flush_sticky;  /* once a flush has failed, all flushes of that file do until it is opened anew */
     uint32_t net_split_ppm; /* a send or receive moves less than it could */
     uint32_t net_buffer;    /* bytes a connection holds in one direction; 0: 64 KiB */
 };
