@@ -2,7 +2,7 @@
 """Dependencies point one way, and drivers never include each other (docs/architecture.md)."""
 
 RANKS = [('base',), ('sys',), ('co',), ('graph',), ('io',), ('meta',), ('format', 'protocol', 'filter'),
-         ('job', 'export'), ('qmp',), ('tools',)]
+         ('job', 'export'), ('embed', 'qmp'), ('tools',)]
 RANK = {layer: rank for rank, layers in enumerate(RANKS) for layer in layers}
 # Folders whose parts must not know each other.
 DRIVERS = ('format', 'protocol', 'filter', 'export')

@@ -37,4 +37,4 @@ class Tree:
         return CSource(self.text(path))
 
     def c_files(self, *under):
-        return self.matching('.c', '.h', under=under or ('src', 'include', 'tests', 'bench'))
+        return self.matching('.c', '.h', under=under or ('src', 'include', 'tests', 'bench', 'examples'))
