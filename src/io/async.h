@@ -16,8 +16,9 @@
 struct weir_edge;
 
 /*
- * Like weir_io(), and for STATUS like a deep weir_io_status(). Returns -ECANCELED as soon as @edge is broken and -ETIMEDOUT past @deadline_ns (-1: none) although
- * the request goes on. For reads the data arrives in a private buffer and is copied out only when in time.
+ * Like weir_io(), and for STATUS like a deep weir_io_status(). Returns -ECANCELED as soon as @edge is broken and
+ * -ETIMEDOUT past @deadline_ns (-1: none) although the request goes on. For reads the data arrives in a private
+ * buffer and is copied out only when in time.
  */
 int weir_io_abandonable(struct weir_edge *edge, struct weir_request *request,
                         int64_t deadline_ns) weir_co_fn weir_must_check;

@@ -8,20 +8,29 @@
 
 #define SECOND 1000000000LL
 
-static void simulated(void *body)
+/* The test that runs. */
+static void (*current)(void *arg) weir_co_fn;
+
+static void simulated(void *arg)
 {
-    run_drivers(*(void (**)(void *arg))body);
+    (void)arg;
+    run_drivers(current);
 }
 
-#define KEEPER_TEST(name)                      \
-    static void name##_body(void *arg);        \
-    static void name(void **state)             \
-    {                                          \
-        void (*body)(void *arg) = name##_body; \
-        sim_begin(1);                          \
-        sim_finish(simulated, (void *)&body);  \
-        weir_sim_end();                        \
-    }                                          \
+static void in_virtual_time(void (*body)(void *arg) weir_co_fn)
+{
+    current = body;
+    sim_begin(1);
+    sim_finish(simulated, NULL);
+    weir_sim_end();
+}
+
+#define KEEPER_TEST(name)               \
+    static void name##_body(void *arg); \
+    static void name(void **state)      \
+    {                                   \
+        in_virtual_time(name##_body);   \
+    }                                   \
     static void name##_body(void *arg)
 
 /* By age: five seconds after the oldest was given up, and not before. */
