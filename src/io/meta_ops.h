@@ -28,7 +28,7 @@ struct weir_meta_ops {
     /* After -ENOSPC of map: 0 = space may have come free, ask again; -ENOSPC = there is none to wait for. */
     int (*make_room)(struct weir_node *node) weir_co_fn;
     /* After a change, with no lock held: starts a sync of its own where the quarantine is large. */
-    void (*changed)(struct weir_node *node);
+    void (*changed)(struct weir_node *node) weir_co_fn;
 };
 
 /* First member of struct weir_meta. */

@@ -91,7 +91,7 @@ struct weir_job {
     bool paused;           /* any of the two */
     bool busy;             /* run() or a later step is executing */
     bool started, finalize_asked;
-    bool decided; /* prepare() has made its lasting change: it is too late for a cancel */
+    bool decided;   /* prepare() has made its lasting change: it is too late for a cancel */
     uint64_t speed; /* bytes/s, 0 = unlimited */
     uint64_t progress, total;
     enum weir_job_io_status io_status; /* set when an error stopped it, cleared by resume */

@@ -77,7 +77,7 @@ int weir_meta_block_load(struct weir_meta *meta, uint64_t offset, uint64_t lengt
 /* quarantine.c; outside the monitor */
 int weir_meta_release(struct weir_meta *meta, uint64_t count) weir_co_fn;
 int weir_meta_make_room(struct weir_node *node) weir_co_fn;
-void weir_meta_changed(struct weir_node *node);
+void weir_meta_changed(struct weir_node *node) weir_co_fn;
 void weir_meta_keeper_end(struct weir_meta *meta) weir_co_fn;
 
 /* write_back.c */
