@@ -41,7 +41,7 @@ static bool range_fits(const struct weir_limits *limits, const struct weir_reque
            (!limits->transfer_max || request->length <= limits->transfer_max);
 }
 
-/* Longest aligned piece under @max (0: none). At least one unit, also where a node below allows less: it splits again. */
+/* Longest aligned piece under @max (0: none). At least one unit, also where a node below allows less: it splits. */
 static uint64_t piece_max(uint64_t max, uint64_t align)
 {
     return max ? WEIR_MAX(weir_align_down(max, align), align) : UINT64_MAX;
