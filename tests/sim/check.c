@@ -53,12 +53,13 @@ static bool part_allowed(uint64_t sector, const uint8_t *bytes, uint64_t start, 
 {
     uint64_t value;
 
-    return start == end || (sector_value(bytes, start, end, &value) &&
-                            (cut ? history_survives(sector, value, from) : history_allowed(sector, value, from, to)));
+    return start == end ||
+           (sector_value(bytes, start, end, &value) &&
+            (cut ? history_survives(sector, value, from) : history_allowed(sector, value, from, to)));
 }
 
-static void check_sectors(uint64_t first, uint64_t count, const uint8_t *bytes, uint64_t from, uint64_t to, bool cut,
-                          const char *what)
+static void check_sectors(uint64_t first, uint64_t count, const uint8_t *bytes, uint64_t from, uint64_t to,
+                          bool cut, const char *what)
 {
     for (uint64_t i = 0; i < count; i++) {
         const uint8_t *at = bytes + i * SECTOR;
@@ -69,8 +70,8 @@ static void check_sectors(uint64_t first, uint64_t count, const uint8_t *bytes, 
     }
 }
 
-static void check_zone(const struct shadow *zone, uint64_t offset, uint64_t length, const uint8_t *bytes, bool cut,
-                       const char *what)
+static void check_zone(const struct shadow *zone, uint64_t offset, uint64_t length, const uint8_t *bytes,
+                       bool cut, const char *what)
 {
     uint64_t bad = shadow_check(zone, offset, length, bytes, cut);
 
@@ -132,8 +133,8 @@ static weir_co_fn uint8_t *read_disk(struct weir_edge *edge, const char *what)
         iov = (struct iovec){ bytes + at, length };
         request = weir_request_make(WEIR_OP_READ, at, length, &iov, 1, 0);
         ret = weir_root_io(edge, &request);
-        CHECK(!ret, "%s: reading %llu bytes at %llu: %s", what, (unsigned long long)length, (unsigned long long)at,
-              strerror(-ret));
+        CHECK(!ret, "%s: reading %llu bytes at %llu: %s", what, (unsigned long long)length,
+              (unsigned long long)at, strerror(-ret));
     }
     return bytes;
 }
@@ -203,7 +204,8 @@ static uint32_t count_of(const struct medium *medium, uint64_t unit)
 
 static void point(struct medium *medium, uint64_t entry)
 {
-    uint64_t unit = simfmt_offset(entry) / medium->header.unit, in = simfmt_offset(entry) % medium->header.unit;
+    uint64_t unit = simfmt_offset(entry) / medium->header.unit,
+             in = simfmt_offset(entry) % medium->header.unit;
     bool stored = simfmt_kind(entry) == SIMFMT_STORED;
     uint64_t length = stored ? simfmt_length(entry) : medium->header.unit;
 
@@ -241,8 +243,8 @@ static void check_counts(struct medium *medium, bool exact)
               (unsigned long long)u, (unsigned long long)pointers, (unsigned long long)count);
         CHECK(!exact || count == pointers + medium->image->leaked[u],
               "%s: unit %llu has %llu references, %llu leaked, but a count of %llu", medium->where,
-              (unsigned long long)u, (unsigned long long)pointers, (unsigned long long)medium->image->leaked[u],
-              (unsigned long long)count);
+              (unsigned long long)u, (unsigned long long)pointers,
+              (unsigned long long)medium->image->leaked[u], (unsigned long long)count);
         if (!exact)
             medium->image->leaked[u] = count - pointers;
     }
@@ -276,7 +278,8 @@ static void read_unit(const struct medium *medium, uint64_t entry, uint64_t inde
         break;
     case SIMFMT_STORED:
         weir_sim_file_peek(data, simfmt_offset(entry), packed, simfmt_length(entry));
-        CHECK(!simfmt_decode_unit(unit, packed, simfmt_length(entry), out), "%s: cannot decode", medium->where);
+        CHECK(!simfmt_decode_unit(unit, packed, simfmt_length(entry), out), "%s: cannot decode",
+              medium->where);
         break;
     }
 }
@@ -305,7 +308,8 @@ static void check_snapshot(const struct medium *medium, bool cut)
     uint8_t *bytes;
 
     CHECK(medium->header.snapshot <= 1, "%s: the header is broken", medium->where);
-    CHECK(!there || seed.snapshot != SNAPSHOT_ABSENT, "%s: there is a snapshot that was deleted", medium->where);
+    CHECK(!there || seed.snapshot != SNAPSHOT_ABSENT, "%s: there is a snapshot that was deleted",
+          medium->where);
     CHECK(there || seed.snapshot != SNAPSHOT_PRESENT, "%s: a durable snapshot is gone", medium->where);
     if (there && seed.snapshot_known) {
         bytes = read_view(medium, medium->header.snapshot_offset);

@@ -128,9 +128,9 @@ static weir_co_fn struct weir_edge *attach(struct weir_node *node)
 
 static weir_co_fn struct weir_node *open_disk(void)
 {
-    json_t *options = json_pack("{s:s, s:s, s:s, s:i, s:{s:s, s:s}}", "driver", "simfmt", "node-name", "disk",
-                                "discard", "unmap", "x-cache", 64 * SIMFMT_BLOCK, "file", "driver", "file",
-                                "filename", "disk");
+    json_t *options =
+        json_pack("{s:s, s:s, s:s, s:i, s:{s:s, s:s}}", "driver", "simfmt", "node-name", "disk", "discard",
+                  "unmap", "x-cache", 64 * SIMFMT_BLOCK, "file", "driver", "file", "filename", "disk");
     struct weir_node *node;
 
     WEIR_ASSERT(options && !weir_node_add(options, true, &node, NULL));

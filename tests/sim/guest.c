@@ -157,7 +157,8 @@ static struct op *op_new(struct queue *queue, enum request_kind kind, bool own, 
 
 static bool is_change(const struct op *op)
 {
-    return op->request.op == WEIR_OP_WRITE || op->request.op == WEIR_OP_ZERO || op->request.op == WEIR_OP_DISCARD;
+    return op->request.op == WEIR_OP_WRITE || op->request.op == WEIR_OP_ZERO ||
+           op->request.op == WEIR_OP_DISCARD;
 }
 
 static const uint8_t *new_bytes(const struct op *op)
@@ -187,7 +188,8 @@ static void op_begin(struct op *op)
 static void end_change(struct op *op, int result)
 {
     const struct weir_request *request = &op->request;
-    bool certain = !result && request->op != WEIR_OP_DISCARD, durable = certain && (request->flags & WEIR_REQUEST_FUA);
+    bool certain = !result && request->op != WEIR_OP_DISCARD,
+         durable = certain && (request->flags & WEIR_REQUEST_FUA);
 
     if (op->own) {
         shadow_end(&op->queue->zone, request->offset, request->length, new_bytes(op), certain, durable);
@@ -206,8 +208,8 @@ static void check_result(const struct op *op, int result)
     seed.totals.failed_requests++;
     if (result == -ENOSPC)
         seed.totals.no_space++;
-    CHECK(seed.plan.faults || (result == -ENOSPC && seed.plan.enospc),
-          "%s of %llu bytes at %llu failed: %s", names[op->request.op], (unsigned long long)op->request.length,
+    CHECK(seed.plan.faults || (result == -ENOSPC && seed.plan.enospc), "%s of %llu bytes at %llu failed: %s",
+          names[op->request.op], (unsigned long long)op->request.length,
           (unsigned long long)op->request.offset, strerror(-result));
 }
 
@@ -264,7 +266,8 @@ static weir_co_fn void run_status(struct queue *queue, bool own)
         if (status.zero) {
             uint8_t *zeroes = weir_alloc(status.length);
 
-            check_bytes(offset, status.length, zeroes, op->from, history_tick(), false, "status, which says zero,");
+            check_bytes(offset, status.length, zeroes, op->from, history_tick(), false,
+                        "status, which says zero,");
             free(zeroes);
         }
     }
@@ -287,7 +290,8 @@ static weir_co_fn void run_batch(struct queue *queue, bool own)
     enum request_kind kind = pick(2) ? KIND_READ : KIND_WRITE;
     struct weir_request *requests[BATCH_MAX];
     unsigned count = 0, waiting, want = 2 + (unsigned)pick(BATCH_MAX - 1);
-    uint64_t offset, length, end = own ? queue->zone.offset + queue->zone.length : seed.shared_sectors * SECTOR;
+    uint64_t offset, length,
+        end = own ? queue->zone.offset + queue->zone.length : seed.shared_sectors * SECTOR;
 
     draw_range(queue, kind, own, &offset, &length);
     while (count < want && offset < end) {

@@ -143,8 +143,9 @@ void image_make_all(void)
         if (image->simfmt)
             make_simfmt(image);
         else
-            image->file = new_file(image, "file", weir_align_up(seed.plan.size, 512) +
-                                                      (image->window ? image->window_offset + 512 : 0));
+            image->file = new_file(image, "file",
+                                   weir_align_up(seed.plan.size, 512) +
+                                       (image->window ? image->window_offset + 512 : 0));
     }
     /* The size of a disk on a raw file is that of the file. */
 }
@@ -161,18 +162,19 @@ static json_t *leaf_options(const struct image *image, const char *suffix, bool 
     char name[16];
 
     (void)snprintf(name, sizeof(name), "%s-%s", image->name, suffix);
-    return json_pack("{s:s, s:s, s:s, s:{s:b}}", "driver", "file", "filename", name, "node-name", name, "cache",
-                     "direct", direct);
+    return json_pack("{s:s, s:s, s:s, s:{s:b}}", "driver", "file", "filename", name, "node-name", name,
+                     "cache", "direct", direct);
 }
 
 static json_t *node_options(const struct image *image)
 {
     static const char *const detect[] = { "on", "unmap", "off" };
-    unsigned detects = image->detect_zeroes == 1 && image->keeps_discards ? 0 : WEIR_MIN(image->detect_zeroes, 2u);
-    json_t *options = json_pack("{s:s, s:s, s:s, s:s, s:o}", "driver", image->simfmt ? "simfmt" : "raw",
-                                "node-name", image->name, "discard", image->keeps_discards ? "ignore" : "unmap",
-                                "detect-zeroes", detect[detects], "file",
-                                leaf_options(image, "file", image->direct));
+    unsigned detects =
+        image->detect_zeroes == 1 && image->keeps_discards ? 0 : WEIR_MIN(image->detect_zeroes, 2u);
+    json_t *options =
+        json_pack("{s:s, s:s, s:s, s:s, s:o}", "driver", image->simfmt ? "simfmt" : "raw", "node-name",
+                  image->name, "discard", image->keeps_discards ? "ignore" : "unmap", "detect-zeroes",
+                  detect[detects], "file", leaf_options(image, "file", image->direct));
 
     if (image->window) {
         json_object_set_new(options, "offset", json_integer((json_int_t)image->window_offset));
@@ -184,8 +186,8 @@ static json_t *node_options(const struct image *image)
         json_object_set_new(options, "x-cache", json_integer(image->cache * SIMFMT_BLOCK));
     if (image->simfmt && image->backing)
         json_object_set_new(options, "backing",
-                            json_pack("{s:s, s:s, s:s, s:b}", "driver", "file", "filename", "base", "locking", "off",
-                                      "read-only", 1));
+                            json_pack("{s:s, s:s, s:s, s:b}", "driver", "file", "filename", "base", "locking",
+                                      "off", "read-only", 1));
     return options;
 }
 

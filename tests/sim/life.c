@@ -96,7 +96,8 @@ static weir_co_fn void run_guests(void)
     if (seed.life == 1 && seed.plan.mirrors)
         start_operator(operator_mirrors);
     while (__atomic_load_n(&seed.guests_running, __ATOMIC_SEQ_CST) || seed.operators_running) {
-        CHECK(weir_sim_now() < deadline || !seed.guests_running, "%u guests are still waiting", seed.guests_running);
+        CHECK(weir_sim_now() < deadline || !seed.guests_running, "%u guests are still waiting",
+              seed.guests_running);
         if (!seed.guests_running)
             seed.ending = true;
         weir_co_sleep(1000000);
@@ -190,8 +191,8 @@ static bool run_life(void)
         if (outcome == WEIR_SIM_TIMEOUT)
             return false;
     }
-    CHECK(outcome == WEIR_SIM_FINISHED, "life %u is %s after %.3f s", seed.life, weir_sim_outcome_name(outcome),
-          (double)weir_sim_now() / 1e9);
+    CHECK(outcome == WEIR_SIM_FINISHED, "life %u is %s after %.3f s", seed.life,
+          weir_sim_outcome_name(outcome), (double)weir_sim_now() / 1e9);
     CHECK(!weir_sim_descriptors(), "%u descriptors are left at the end", weir_sim_descriptors());
     return true;
 }

@@ -32,8 +32,9 @@ WEIR_SIM_KEPT unsigned weir_laws_off;
 WEIR_SIM_KEPT uint64_t weir_law_counts[WEIR_LAW_COUNTS];
 
 static const char *const law_names[] = {
-    [WEIR_LAW_PENDING] = "1 pending",     [WEIR_LAW_EXCLUSIVE] = "2 exclusive", [WEIR_LAW_PIN] = "3 pin",
-    [WEIR_LAW_QUARANTINE] = "4 quarantine", [WEIR_LAW_MONITOR] = "5 monitor",     [WEIR_LAW_BARRIER] = "6 barrier",
+    [WEIR_LAW_PENDING] = "1 pending", [WEIR_LAW_EXCLUSIVE] = "2 exclusive",
+    [WEIR_LAW_PIN] = "3 pin",         [WEIR_LAW_QUARANTINE] = "4 quarantine",
+    [WEIR_LAW_MONITOR] = "5 monitor", [WEIR_LAW_BARRIER] = "6 barrier",
     [WEIR_LAW_ORDER] = "7 order",
 };
 #define LAWS WEIR_ARRAY_SIZE(law_names)
@@ -248,17 +249,18 @@ static int show_totals(double seconds)
 {
     unsigned below = 0;
 
-#define X(name, floor)                                                                                        \
-    {                                                                                                         \
-        uint64_t least = (uint64_t)(floor) * sum.seeds / 1000;                                                \
-        bool low = sum.seeds >= 1000 && sum.name < least;                                                     \
-        printf("  %-24s %12llu%s\n", #name, (unsigned long long)sum.name, low ? "   BELOW ITS FLOOR" : "");   \
-        below += low;                                                                                         \
+#define X(name, floor)                                                                                      \
+    {                                                                                                       \
+        uint64_t least = (uint64_t)(floor)*sum.seeds / 1000;                                                \
+        bool low = sum.seeds >= 1000 && sum.name < least;                                                   \
+        printf("  %-24s %12llu%s\n", #name, (unsigned long long)sum.name, low ? "   BELOW ITS FLOOR" : ""); \
+        below += low;                                                                                       \
     }
     TOTALS(X)
 #undef X
     printf("%llu seeds in %.1f s (%.0f a second), %llu failed, %u totals below their floors\n",
-           (unsigned long long)sum.seeds, seconds, (double)sum.seeds / seconds, (unsigned long long)failures, below);
+           (unsigned long long)sum.seeds, seconds, (double)sum.seeds / seconds, (unsigned long long)failures,
+           below);
     return failures || below ? 1 : 0;
 }
 
@@ -318,26 +320,47 @@ static int run_single(void)
 static bool parse(int argc, char **argv)
 {
     static const struct option names[] = {
-        { "seeds", 1, NULL, 'n' },  { "first", 1, NULL, 'f' },      { "seed", 1, NULL, 's' },
-        { "jobs", 1, NULL, 'j' },   { "list", 1, NULL, 'l' },       { "commit", 1, NULL, 'c' },
-        { "laws", 0, NULL, 'L' },   { "blocks", 1, NULL, 'b' },     { "block-size", 1, NULL, 'B' },
+        { "seeds", 1, NULL, 'n' },   { "first", 1, NULL, 'f' },  { "seed", 1, NULL, 's' },
+        { "jobs", 1, NULL, 'j' },    { "list", 1, NULL, 'l' },   { "commit", 1, NULL, 'c' },
+        { "laws", 0, NULL, 'L' },    { "blocks", 1, NULL, 'b' }, { "block-size", 1, NULL, 'B' },
         { "law-off", 1, NULL, 'O' }, { NULL, 0, NULL, 0 },
     };
     int c;
 
     while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (c) {
-        case 'n': options.seeds = strtoull(optarg, NULL, 10); break;
-        case 'f': options.first = strtoull(optarg, NULL, 10); break;
-        case 's': options.one = strtoull(optarg, NULL, 10); break;
-        case 'j': options.jobs = (unsigned)strtoul(optarg, NULL, 10); break;
-        case 'l': options.list = optarg; break;
-        case 'c': options.commit = optarg; break;
-        case 'L': options.laws = true; break;
-        case 'b': options.blocks = strtoull(optarg, NULL, 10); break;
-        case 'B': options.block_size = strtoull(optarg, NULL, 10); break;
-        case 'O': weir_laws_off = 1u << strtoul(optarg, NULL, 10); break;
-        default: return false;
+        case 'n':
+            options.seeds = strtoull(optarg, NULL, 10);
+            break;
+        case 'f':
+            options.first = strtoull(optarg, NULL, 10);
+            break;
+        case 's':
+            options.one = strtoull(optarg, NULL, 10);
+            break;
+        case 'j':
+            options.jobs = (unsigned)strtoul(optarg, NULL, 10);
+            break;
+        case 'l':
+            options.list = optarg;
+            break;
+        case 'c':
+            options.commit = optarg;
+            break;
+        case 'L':
+            options.laws = true;
+            break;
+        case 'b':
+            options.blocks = strtoull(optarg, NULL, 10);
+            break;
+        case 'B':
+            options.block_size = strtoull(optarg, NULL, 10);
+            break;
+        case 'O':
+            weir_laws_off = 1u << strtoul(optarg, NULL, 10);
+            break;
+        default:
+            return false;
         }
     }
     return optind == argc && options.jobs >= 1 && options.jobs <= JOBS_MAX;
@@ -351,7 +374,8 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "usage: see the head of tests/sim/main.c\n");
         return 2;
     }
-    memory = mmap(NULL, JOBS_MAX * sizeof(struct result), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    memory = mmap(NULL, JOBS_MAX * sizeof(struct result), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                  -1, 0);
     if (memory == MAP_FAILED)
         return 4;
     results = memory;

@@ -62,8 +62,8 @@ static weir_co_fn void compare(struct weir_edge *source, struct weir_edge *targe
     int ret = read_side(source, one);
 
     ret = ret ? ret : read_side(target, other);
-    CHECK(!ret || seed.plan.faults || ret == -ECANCELED || ret == -ETIMEDOUT, "reading both sides of a mirror: %s",
-          strerror(-ret));
+    CHECK(!ret || seed.plan.faults || ret == -ECANCELED || ret == -ETIMEDOUT,
+          "reading both sides of a mirror: %s", strerror(-ret));
     for (uint64_t i = 0; i < seed.plan.size && !ret; i++)
         CHECK(one[i] == other[i], "nothing is marked, but byte %llu is %u in the source and %u in the target",
               (unsigned long long)i, one[i], other[i]);

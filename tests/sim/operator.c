@@ -116,7 +116,7 @@ static weir_co_fn int create(struct weir_node *node)
     return ret;
 }
 
-static weir_co_fn int delete(struct weir_node *node)
+static weir_co_fn int delete (struct weir_node *node)
 {
     int ret;
 
@@ -139,7 +139,7 @@ static weir_co_fn void snapshot_once(struct weir_edge *edge)
     weir_gate_enter(edge, &op);
     node = weir_node_skip_filters(edge->node);
     if (node->driver == &weir_driver_simfmt && seed.current == 0)
-        ret = simfmt_has_snapshot(node) ? delete(node) : create(node);
+        ret = simfmt_has_snapshot(node) ? delete (node) : create(node);
     weir_gate_leave(&op);
     CHECK(!ret || seed.plan.faults, "a snapshot operation failed: %s", strerror(-ret));
 }

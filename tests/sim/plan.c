@@ -88,7 +88,8 @@ void plan_profile(struct weir_sim_profile *profile)
 {
     weir_sim_profile_random(profile, seed.number);
     /* Seeds in which everything is quick and seeds in which everything overlaps, but none that lasts for hours. */
-    profile->io[WEIR_SIM_CONTROL].latency.mean_ns = WEIR_MIN(profile->io[WEIR_SIM_CONTROL].latency.mean_ns, 40000);
+    profile->io[WEIR_SIM_CONTROL].latency.mean_ns =
+        WEIR_MIN(profile->io[WEIR_SIM_CONTROL].latency.mean_ns, 40000);
     /* A file that hangs may take 16 of them. */
     if (seed.plan.mirrors)
         profile->workers = 64;

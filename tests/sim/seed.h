@@ -31,43 +31,43 @@
 #define IMAGES_MAX 4u
 #define REQUEST_MAX ((uint64_t)98304)
 
-/* ---- totals; summed over all seeds ---- */
+/* ---- totals, summed over all seeds, and what 1,000 seeds must at least bring ---- */
 
-#define TOTALS(X)                                                                                             \
-    X(seeds, 1000)                                                                                            \
-    X(requests, 400000)                                                                                       \
-    X(answered_at_once, 20000)                                                                                \
-    X(merged, 1000)                                                                                           \
-    X(failed_requests, 1000)                                                                                  \
-    X(no_space, 50)                                                                                           \
-    X(allocations, 20000)                                                                                     \
-    X(allocations_aborted, 50)                                                                                \
-    X(stored_compressed, 1000)                                                                                \
-    X(units_shared, 500)                                                                                      \
-    X(table_loads, 10000)                                                                                     \
-    X(table_evictions, 5000)                                                                                  \
-    X(tables_written, 10000)                                                                                  \
-    X(space_released, 5000)                                                                                   \
-    X(rooms_made, 100)                                                                                        \
-    X(range_lock_waits, 5000)                                                                                 \
-    X(drains, 500)                                                                                            \
-    X(drained_comparisons, 30)                                                                                \
-    X(snapshots, 200)                                                                                         \
-    X(snapshots_deleted, 50)                                                                                  \
-    X(power_cuts, 200)                                                                                        \
-    X(power_cuts_mirroring, 20)                                                                               \
-    X(snapshots_after_cut, 10)                                                                                \
-    X(disk_faults, 500)                                                                                       \
-    X(failed_flushes, 20)                                                                                     \
-    X(mirrors, 200)                                                                                           \
-    X(mirrors_pivoted, 50)                                                                                    \
-    X(mirrors_soft_cancelled, 20)                                                                             \
-    X(mirrors_cancelled, 20)                                                                                  \
-    X(mirrors_failed, 5)                                                                                      \
-    X(limbo, 10)                                                                                              \
-    X(stuck_released, 10)                                                                                     \
-    X(second_lives, 200)                                                                                      \
-    X(run_twice, 10)
+#define TOTALS(X)                 \
+    X(seeds, 1000)                \
+    X(requests, 400000)           \
+    X(answered_at_once, 10000)    \
+    X(merged, 10000)              \
+    X(failed_requests, 5000)      \
+    X(no_space, 3000)             \
+    X(allocations, 60000)         \
+    X(allocations_aborted, 300)   \
+    X(stored_compressed, 8000)    \
+    X(units_shared, 10000)        \
+    X(table_loads, 20000)         \
+    X(table_evictions, 18000)     \
+    X(tables_written, 40000)      \
+    X(space_released, 30000)      \
+    X(rooms_made, 20000)          \
+    X(range_lock_waits, 15000)    \
+    X(drains, 1000)               \
+    X(drained_comparisons, 60)    \
+    X(snapshots, 300)             \
+    X(snapshots_deleted, 200)     \
+    X(power_cuts, 300)            \
+    X(power_cuts_mirroring, 50)   \
+    X(snapshots_after_cut, 30)    \
+    X(disk_faults, 4000)          \
+    X(failed_flushes, 12)         \
+    X(mirrors, 300)               \
+    X(mirrors_pivoted, 80)        \
+    X(mirrors_soft_cancelled, 30) \
+    X(mirrors_cancelled, 60)      \
+    X(mirrors_failed, 30)         \
+    X(limbo, 12)                  \
+    X(stuck_released, 10)         \
+    X(second_lives, 300)          \
+    X(run_twice, 9)
 
 struct totals {
 #define X(name, floor) uint64_t name;
@@ -93,7 +93,7 @@ enum request_kind {
 };
 
 struct plan {
-    uint64_t size, unit; /* bytes of the disk, of an allocation unit */
+    uint64_t size, unit;                      /* bytes of the disk, of an allocation unit */
     unsigned loops, guests, queues, requests; /* requests: of each queue */
     uint64_t zone;                            /* private bytes of each queue */
     uint32_t weight[KINDS], weight_sum;
@@ -113,7 +113,7 @@ struct plan {
 struct image {
     char name[8]; /* of the top node */
     bool simfmt, data_file, backing, direct, data_direct, remote;
-    bool window; /* raw with offset and size */
+    bool window;            /* raw with offset and size */
     bool large_sectors;     /* O_DIRECT needs 4096 bytes */
     bool keeps_discards;    /* discard=ignore */
     unsigned detect_zeroes; /* 0: on, 1: unmap, else off */
