@@ -77,19 +77,29 @@ static void complain(const struct daemon *daemon, const char *what, const char *
         fprintf(stderr, "%s\n", weir_error_hint_text(err));
 }
 
-static weir_co_fn int set_up(struct daemon *daemon)
+/* In their order, the monitors or the others; 1 after a complaint. */
+static weir_co_fn int apply_options(struct daemon *daemon, bool monitors)
 {
-    daemon->setting_up = true;
     for (unsigned i = 0; i < daemon->option_count && !daemon->stopping; i++) {
         WEIR_AUTO_ERROR err = NULL;
 
-        if (!daemon_apply(daemon, &daemon->options[i], &err))
+        if ((daemon->options[i].kind == DAEMON_MONITOR) != monitors ||
+            !daemon_apply(daemon, &daemon->options[i], &err))
             continue;
         if (daemon->stopping)
             return 0; /* a stop ended the wait for a client: no error */
         complain(daemon, daemon->options[i].name, daemon->options[i].text, err);
         return 1;
     }
+    return 0;
+}
+
+static weir_co_fn int set_up(struct daemon *daemon)
+{
+    daemon->setting_up = true;
+    /* Who gets an answer from a monitor may rely on it that everything on the command line is there. */
+    if (apply_options(daemon, false) || apply_options(daemon, true))
+        return 1;
     if (daemon->pid_file) {
         daemon->pid_fd = weir_sys->process.pid_file_create(daemon->pid_file);
         if (daemon->pid_fd < 0) {
