@@ -66,6 +66,7 @@ struct weir_nbd_connection {
     struct iovec receive_iov[2], send_iov[WEIR_NBD_SEND_IOVS];
     size_t receive_room;               /* bytes asked for */
     bool full;                         /* the last receive got all it asked for */
+    unsigned luck, probes;             /* of finding more requests before answering */
     struct weir_nbd_requests idle;     /* for reuse */
     struct weir_nbd_requests answered; /* to be sent, in this order */
     size_t sent;                       /* bytes of the first that are on the wire */

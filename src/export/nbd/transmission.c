@@ -12,7 +12,10 @@
 #include <errno.h>
 
 #define BATCH_MAX 64u
-#define ROUNDS_MAX 4u
+#define ROUNDS_MAX 8u
+#define COLLECT_MAX 4u  /* rounds that one send may answer */
+#define PROBE_EVERY 16u /* see receive_more() */
+#define LUCK_MAX 8u
 
 enum outcome {
     OUTCOME_MORE,  /* everything that has arrived was taken */
@@ -88,29 +91,48 @@ static void receive_done(struct weir_sys_io *io, int result)
     run_turn(connection);
 }
 
-/* True when something has arrived already; otherwise it is waited for. */
-static bool receive(struct weir_nbd_connection *connection)
+/* Where to receive; 0 elements when the connection ends for want of memory. */
+static unsigned receive_space(struct weir_nbd_connection *connection)
 {
-    struct weir_sys_io *io = &connection->receive_io;
     struct iovec *iov = connection->receive_iov;
     unsigned count = weir_nbd_stream_space(&connection->stream, iov);
 
-    if (!count) {
+    if (!count)
         weir_nbd_connection_break(connection, "no memory", -ENOMEM);
-        return false;
-    }
-    connection->receive_room = iov[0].iov_len + (count > 1 ? iov[1].iov_len : 0);
-    if (connection->full) {
-        ssize_t result = weir_sys->net.recv_now(connection->fd, iov, count, 0);
+    connection->receive_room = count ? iov[0].iov_len + (count > 1 ? iov[1].iov_len : 0) : 0;
+    return count;
+}
 
-        if (result != -EAGAIN)
-            return received(connection, result);
-    }
+/* Whether something new has arrived. */
+static bool receive_now(struct weir_nbd_connection *connection)
+{
+    unsigned count = receive_space(connection);
+    ssize_t result;
+
+    if (!count)
+        return false;
+    result = weir_sys->net.recv_now(connection->fd, connection->receive_iov, count, 0);
+    return result != -EAGAIN && received(connection, result);
+}
+
+/* True when something has arrived already; otherwise it is waited for, or the connection ends. */
+static bool receive(struct weir_nbd_connection *connection)
+{
+    struct weir_sys_io *io = &connection->receive_io;
+    unsigned count;
+
+    if (connection->full && receive_now(connection))
+        return true;
+    if (connection->ending)
+        return false;
+    count = receive_space(connection);
+    if (!count)
+        return false;
     /* Not by recv_now() first: the ring takes what is there by the call that would sleep anyway. */
     *io = (struct weir_sys_io){
         .op = WEIR_SYS_RECV,
         .fd = connection->fd,
-        .iov = iov,
+        .iov = connection->receive_iov,
         .iovcnt = count,
         .done = receive_done,
     };
@@ -119,11 +141,28 @@ static bool receive(struct weir_nbd_connection *connection)
     return false;
 }
 
+/*
+ * Looks for more requests before it answers, so that more answers go with one send. That is worth its call only where
+ * the client sends faster than we answer; elsewhere one batch of PROBE_EVERY finds out whether this has changed.
+ */
+static bool receive_more(struct weir_nbd_connection *connection)
+{
+    if (!connection->luck && ++connection->probes % PROBE_EVERY)
+        return false;
+    if (receive_now(connection)) {
+        connection->luck = LUCK_MAX;
+        return true;
+    }
+    if (connection->luck)
+        connection->luck--;
+    return false;
+}
+
 /* ---- turns ---- */
 
 static void run_turn(struct weir_nbd_connection *connection)
 {
-    unsigned round;
+    unsigned round, unsent = 0;
 
     WEIR_ASSERT(!connection->in_turn);
     connection->in_turn = true;
@@ -137,10 +176,15 @@ static void run_turn(struct weir_nbd_connection *connection)
         if (!has_room(connection))
             break;
         outcome = take_requests(connection);
+        if (outcome == OUTCOME_MORE && ++unsent < COLLECT_MAX && receive_more(connection))
+            continue;
         weir_nbd_send(connection);
+        unsent = 0;
         if (outcome == OUTCOME_STOP || (outcome == OUTCOME_MORE && !receive(connection)))
             break;
     }
+    if (round == ROUNDS_MAX)
+        weir_nbd_send(connection);
     connection->in_turn = false;
     if (round == ROUNDS_MAX)
         weir_nbd_queue_turn(connection);
