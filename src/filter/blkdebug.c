@@ -370,6 +370,7 @@ static void blkdebug_limits(struct weir_node *node, struct weir_limits *limits)
     const struct blkdebug_state *debug = weir_node_state(node);
 
     limits->request_align = WEIR_MAX(limits->request_align, debug->align);
+    limits->apart = true; /* an error is for one request */
 }
 
 static unsigned blkdebug_cares(struct weir_node *node)

@@ -50,6 +50,12 @@ static void throttle_close(struct weir_node *node)
     weir_throttle_leave(&throttle->member);
 }
 
+/* A limit of requests per second is meant for those of the guest. */
+static void throttle_limits(struct weir_node *node, struct weir_limits *limits)
+{
+    limits->apart = true;
+}
+
 static unsigned throttle_cares(struct weir_node *node)
 {
     const struct throttle_state *throttle = weir_node_state(node);
@@ -89,6 +95,7 @@ const struct weir_driver weir_driver_throttle = {
     .options = &weir_schema_opts_throttle,
     .open = throttle_open,
     .close = throttle_close,
+    .limits = throttle_limits,
     .cares = throttle_cares,
     .submit = throttle_submit,
     .try_submit = throttle_try_submit,

@@ -25,6 +25,7 @@ static void merge(struct weir_limits *limits, const struct weir_limits *child)
     limits->discard_align = WEIR_MAX(limits->discard_align, child->discard_align);
     limits->discard_max = smaller_max(limits->discard_max, child->discard_max);
     limits->iov_max = WEIR_MIN(limits->iov_max, child->iov_max);
+    limits->apart |= child->apart;
     limits->write_flags &= child->write_flags;
     limits->zero_flags &= child->zero_flags;
 }

@@ -3,8 +3,8 @@
  * Where root users enter: bounds and permission, the gate, statistics; one request, or a batch.
  *
  * A batch is worked off in order. What can be answered at once is (weir_io_try); the others get a coroutine each.
- * Neighbours that continue each other are merged into one request; if a merged one fails, its members are
- * issued one by one, so that each gets the answer it would have had alone.
+ * Neighbours that continue each other are merged into one request, unless something below counts requests; if a
+ * merged one fails, its members are issued one by one, so that each gets the answer it would have had alone.
  */
 #include "base/alloc.h"
 #include "graph/gate.h"
@@ -233,13 +233,27 @@ static void issue_merged(struct weir_edge *edge, struct weir_request *const *req
     }
 }
 
+/* Where the gate is closed nothing is known about the graph below. */
+static bool may_merge(struct weir_edge *edge)
+{
+    bool apart;
+
+    if (!weir_gate_try_enter(edge))
+        return false;
+    apart = edge->node->limits.apart;
+    weir_gate_try_leave(edge);
+    return !apart;
+}
+
 void weir_root_batch(struct weir_edge *edge, struct weir_request *const *requests, unsigned count)
 {
     for (unsigned i = 0, n; i < count; i += n) {
         n = run_length(requests + i, count - i);
-        if (n == 1)
-            issue(edge, requests[i]);
-        else
+        if (n > 1 && may_merge(edge)) {
             issue_merged(edge, requests + i, n);
+        } else {
+            issue(edge, requests[i]);
+            n = 1;
+        }
     }
 }
