@@ -171,18 +171,25 @@ int qmp_qom_set(struct weir_qmp_context *ctx, const struct weir_q_qom_set_args *
                 struct weir_error **err)
 {
     struct object *object = object_at(args->path, err);
+    struct weir_throttle_group *group;
     struct weir_q_throttle_limits limits;
+    json_t *all;
     int ret;
 
     if (!object)
         return -ENOENT;
     if (object->type != WEIR_Q_OBJECT_TYPE_THROTTLE_GROUP || strcmp(args->property, "limits"))
         return no_property(object, args->property, err);
-    ret = weir_schema_parse_at(&weir_schema_throttle_limits, "limits", args->value, WEIR_SCHEMA_JSON, &limits,
-                               err);
+    group = weir_throttle_group_find(object->id);
+    /* What is not given stays as it is. A value that is no object is left to the parser to refuse. */
+    all = json_is_object(args->value) ? limits_json(group) : json_incref(args->value);
+    if (all != args->value)
+        json_object_update(all, args->value);
+    ret = weir_schema_parse_at(&weir_schema_throttle_limits, "limits", all, WEIR_SCHEMA_JSON, &limits, err);
+    json_decref(all);
     if (ret)
         return ret;
-    ret = weir_throttle_group_set_limits(weir_throttle_group_find(object->id), &limits, err);
+    ret = weir_throttle_group_set_limits(group, &limits, err);
     weir_schema_free(&weir_schema_throttle_limits, &limits);
     return ret;
 }
