@@ -65,6 +65,7 @@ static void ram_limits(struct weir_node *node, struct weir_limits *limits)
     limits->write_flags = flag(node, "fua") ? WEIR_REQUEST_FUA : 0;
     limits->zero_flags = (flag(node, "unmap") ? WEIR_REQUEST_MAY_UNMAP : 0) |
                          (flag(node, "quick") ? WEIR_REQUEST_NO_FALLBACK : 0);
+    limits->apart = flag(node, "apart");
     state(node)->limits = *limits;
 }
 
@@ -243,7 +244,7 @@ void ram_expect(struct ram *ram, const char *text)
     const char *got = ram_log(ram);
 
     if (strcmp(got, text) != 0)
-        (void)fprintf(stderr, "it was asked:  %s\nexpected:      %s\n", got, text);
+        (void)fprintf(stderr, "it was asked:  %s\nexpected:      %s\n", got, text ? text : "");
     WEIR_ASSERT(!strcmp(got, text));
 }
 

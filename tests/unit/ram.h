@@ -5,7 +5,7 @@
  *
  *   size, align, memory-align, iov-max, max            numbers, of struct weir_limits
  *   zero-align, zero-max, discard-align, discard-max
- *   fua, zero, unmap, quick, try, status               booleans: what it can do itself
+ *   fua, zero, unmap, quick, try, status, apart        booleans: what it can do itself
  *   tag                                                the log says which node, by its first letter
  * "pass" is a filter that never wants anything. Control loop only.
  */

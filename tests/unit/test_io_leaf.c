@@ -64,6 +64,10 @@ weir_co_fn DRIVER_TEST(alignment)
     ram_expect(disk.ram, "write 512+1024, read 512+1024");
     round_trip(&disk, 700, 100);
     ram_expect(disk.ram, "read 512+512, write 512+512, read 512+512");
+    round_trip(&disk, 512, 88);
+    ram_expect(disk.ram, "read 512+512, write 512+512, read 512+512");
+    round_trip(&disk, 1000, 24);
+    ram_expect(disk.ram, "read 512+512, write 512+512, read 512+512");
     round_trip(&disk, 600, 1000);
     ram_expect(disk.ram, "read 512+512, read 1536+512, write 512+1536, read 512+1536");
     round_trip(&disk, 512, 600);
@@ -236,7 +240,7 @@ static bool only_zeroed(const struct disk *disk, uint64_t offset, uint64_t lengt
 
 weir_co_fn DRIVER_TEST(zero_by_driver)
 {
-    struct disk disk = disk_new(",'align':512,'zero':true,'zero-align':4096,'zero-max':10000,'size':102400");
+    struct disk disk = disk_new(",'align':512,'zero':true,'zero-align':4096,'zero-max':10000,'size':102912");
 
     WEIR_ASSERT(!zero(&disk, 4096, 20480, 0) && only_zeroed(&disk, 4096, 20480));
     ram_expect(disk.ram, "zero 4096+8192, zero 12288+8192, zero 20480+4096");
@@ -245,8 +249,8 @@ weir_co_fn DRIVER_TEST(zero_by_driver)
     WEIR_ASSERT(!zero(&disk, 5000, 100, 0) && only_zeroed(&disk, 5000, 100));
     ram_expect(disk.ram, "read 4608+512, write 4608+512");
     /* At the end the tail needs no whole unit. */
-    WEIR_ASSERT(!zero(&disk, 98304 - 4096, 8192, 0) && only_zeroed(&disk, 98304 - 4096, 8192));
-    ram_expect(disk.ram, "zero 94208+8192");
+    WEIR_ASSERT(!zero(&disk, 98304, 4608, 0) && only_zeroed(&disk, 98304, 4608));
+    ram_expect(disk.ram, "zero 98304+4608");
     disk_end(&disk);
 }
 
@@ -291,8 +295,14 @@ weir_co_fn DRIVER_TEST(zero_flags)
 {
     struct disk disk = disk_new(",'zero':true,'unmap':true");
     struct weir_node *keeps = add("{'driver':'ram','node-name':'k','zero':true,'unmap':true}");
-    struct weir_edge *edge = user(keeps, R | W, ALL);
+    struct weir_node *plain = add("{'driver':'ram','node-name':'l','zero':true,'discard':'unmap'}");
+    struct weir_edge *edge = user(keeps, R | W, ALL), *other = user(plain, R | W, ALL);
 
+    WEIR_ASSERT(
+        !io(other, WEIR_OP_ZERO, 0, 512, NULL, WEIR_REQUEST_MAY_UNMAP)); /* the driver does not know it */
+    ram_expect(disk.ram, "zero 0+512");
+    leave(other);
+    del("l");
     WEIR_ASSERT(!zero(&disk, 0, 512, WEIR_REQUEST_MAY_UNMAP));
     ram_expect(disk.ram, "zero 0+512 unmap");
     WEIR_ASSERT(!io(edge, WEIR_OP_ZERO, 0, 512, NULL, WEIR_REQUEST_MAY_UNMAP)); /* discard=ignore */

@@ -69,17 +69,19 @@ weir_co_fn RANGE_TEST(shared_and_exclusive)
 {
     struct claim a = { 'a', 0, 10, false, { 0 }, false }, b = { 'b', 5, 10, false, { 0 }, false };
     struct claim x = { 'x', 9, 1, true, { 0 }, false }, y = { 'y', 15, 5, true, { 0 }, false };
+    struct claim c = { 'c', 20, 5, false, { 0 }, false };
 
     begin();
-    WEIR_ASSERT(ask(&a) && ask(&b) && !ask(&x));
-    WEIR_ASSERT(ask(&y)); /* it touches b and does not overlap it */
+    WEIR_ASSERT(ask(&a) && ask(&b) && ask(&c) && !ask(&x));
+    WEIR_ASSERT(ask(&y)); /* it touches b and c and does not overlap them */
     end(&a);
     WEIR_ASSERT(!x.granted);
     end(&b);
     WEIR_ASSERT(x.granted);
     end(&x);
     end(&y);
-    finish("abyx");
+    end(&c);
+    finish("abcyx");
 }
 
 /* A pin that comes after a waiting exclusive lock waits behind it, though it could share with who holds now. */

@@ -31,6 +31,8 @@ weir_co_fn DRIVER_TEST(bounds)
     WEIR_ASSERT(io(edge, WEIR_OP_WRITE, UINT64_MAX - 511, 512, bytes, 0) == -ENOSPC);
     WEIR_ASSERT(io(edge, WEIR_OP_ZERO, MIB, 1, NULL, 0) == -ENOSPC);
     WEIR_ASSERT(io(edge, WEIR_OP_DISCARD, 0, MIB + 1, NULL, 0) == -ENOSPC);
+    WEIR_ASSERT(io(edge, WEIR_OP_ZERO, 512, UINT64_MAX, NULL, 0) == -ENOSPC);
+    WEIR_ASSERT(io(edge, WEIR_OP_DISCARD, 512, UINT64_MAX - 511, NULL, 0) == -ENOSPC);
     ram_expect(ram_of("r"), "read 1048064+512");
     WEIR_ASSERT(!io(edge, WEIR_OP_READ, MIB, 0, NULL, 0) && !io(edge, WEIR_OP_WRITE, 5, 0, NULL, 0));
     WEIR_ASSERT(io(edge, WEIR_OP_READ, MIB + 1, 0, NULL, 0) == -EINVAL);
@@ -170,6 +172,18 @@ weir_co_fn DRIVER_TEST(batch_does_not_merge)
     end(edge);
 }
 
+/* Something below counts requests: it gets them as they were issued. */
+weir_co_fn DRIVER_TEST(batch_apart)
+{
+    struct weir_edge *edge = disk(",'apart':true");
+
+    batch_make(WEIR_OP_WRITE, 0, 2);
+    weir_root_batch(edge, batch.list, 2);
+    batch_wait(2);
+    ram_expect(ram_of("r"), "write 0+512, write 512+512");
+    end(edge);
+}
+
 /* One bad member must not take the others with it, at once or later. */
 weir_co_fn DRIVER_TEST(batch_failing)
 {
@@ -281,7 +295,8 @@ weir_co_fn DRIVER_TEST(closed_gate)
     batch_wait(3);
     while (!drainer.over)
         weir_co_pause();
-    ram_expect(ram, "write 512+512, write 2048+1536");
+    /* Nothing was known about the graph behind the gate, so nothing was merged. */
+    ram_expect(ram, "write 512+512, write 2048+512, write 2560+512, write 3072+512");
     WEIR_ASSERT(!weir_root_try(edge, &request));
     end(edge);
 }
@@ -432,6 +447,7 @@ int main(void)
         cmocka_unit_test(permissions),
         cmocka_unit_test(batch_merges),
         cmocka_unit_test(batch_does_not_merge),
+        cmocka_unit_test(batch_apart),
         cmocka_unit_test(batch_failing),
         cmocka_unit_test(batch_failing_while_detached),
         cmocka_unit_test(closed_gate),
