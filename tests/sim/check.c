@@ -70,6 +70,20 @@ static void check_sectors(uint64_t first, uint64_t count, const uint8_t *bytes, 
     }
 }
 
+/* A copy of a moment in [@from, @to]: every sector for itself, and one moment for all. */
+static void check_moment(const uint8_t *bytes, uint64_t from, uint64_t to, const char *what)
+{
+    uint64_t low = from, high = to, value;
+
+    check_sectors(0, seed.shared_sectors, bytes, from, to, false, what);
+    for (uint64_t s = 0; s < seed.shared_sectors; s++) {
+        if (sector_value(bytes + s * SECTOR, 0, SECTOR, &value))
+            history_narrow(s, value, &low, &high);
+        CHECK(low <= high, "%s is not of one moment: sector %llu is of another than those before", what,
+              (unsigned long long)s);
+    }
+}
+
 static void check_zone(const struct shadow *zone, uint64_t offset, uint64_t length, const uint8_t *bytes,
                        bool cut, const char *what)
 {
@@ -172,7 +186,7 @@ weir_co_fn void check_copy(struct weir_edge *edge, uint64_t from, uint64_t to)
     uint8_t *bytes = read_disk(edge, "a copy");
 
     /* Bytes of own zones may be of any moment in between: only the sectors are judged. */
-    check_sectors(0, seed.shared_sectors, bytes, from, to, false, "a copy");
+    check_moment(bytes, from, to, "a copy");
     free(bytes);
 }
 
@@ -313,8 +327,8 @@ static void check_snapshot(const struct medium *medium, bool cut)
     CHECK(there || seed.snapshot != SNAPSHOT_PRESENT, "%s: a durable snapshot is gone", medium->where);
     if (there && seed.snapshot_known) {
         bytes = read_view(medium, medium->header.snapshot_offset);
-        check_sectors(0, seed.shared_sectors, bytes, seed.snapshot_from,
-                      seed.snapshot_to ? seed.snapshot_to : history_now(), false, "the snapshot");
+        check_moment(bytes, seed.snapshot_from, seed.snapshot_to ? seed.snapshot_to : history_now(),
+                     "the snapshot");
         free(bytes);
         seed.totals.snapshots_after_cut += cut;
     }

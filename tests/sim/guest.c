@@ -208,9 +208,9 @@ static void check_result(const struct op *op, int result)
     seed.totals.failed_requests++;
     if (result == -ENOSPC)
         seed.totals.no_space++;
-    CHECK(seed.plan.faults || (result == -ENOSPC && seed.plan.enospc), "%s of %llu bytes at %llu failed: %s",
-          names[op->request.op], (unsigned long long)op->request.length,
-          (unsigned long long)op->request.offset, strerror(-result));
+    CHECK(seed.plan.faults || (result == -ENOSPC && (seed.plan.enospc || seed.life > 1)),
+          "%s of %llu bytes at %llu failed: %s", names[op->request.op],
+          (unsigned long long)op->request.length, (unsigned long long)op->request.offset, strerror(-result));
 }
 
 static void op_end(struct op *op, int result)
@@ -230,8 +230,8 @@ static void op_end(struct op *op, int result)
     free(op->memory);
     free(op);
     weir_sim_mix((uint64_t)(unsigned)-result);
-    if (++seed.totals.requests == seed.plan.cut_after && seed.plan.cut && seed.life == 1)
-        weir_sim_stop();
+    seed.totals.requests++;
+    life_may_cut(CUT_AT_REQUEST);
 }
 
 /* ---- ways in ---- */

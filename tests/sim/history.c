@@ -96,6 +96,36 @@ bool history_survives(uint64_t sector, uint64_t value, uint64_t flushed)
     return possible(sector, value, flushed, history->now, true);
 }
 
+/* The change that made it so; NULL where there are several. */
+static const struct event *only_source(uint64_t sector, uint64_t value)
+{
+    const struct event *found = NULL;
+
+    for (int i = history->newest[sector]; i >= 0; i = history->events[i].next) {
+        if (history->events[i].value != value)
+            continue;
+        if (found)
+            return NULL;
+        found = &history->events[i];
+    }
+    return found;
+}
+
+void history_narrow(uint64_t sector, uint64_t value, uint64_t *low, uint64_t *high)
+{
+    const struct event *source = only_source(sector, value);
+
+    if (!source)
+        return;
+    *low = WEIR_MAX(*low, source->begin);
+    for (int i = history->newest[sector]; source->end && i >= 0; i = history->events[i].next) {
+        const struct event *later = &history->events[i];
+
+        if (later->certain && later->begin > source->end)
+            *high = WEIR_MIN(*high, later->end);
+    }
+}
+
 void history_settle(uint64_t sector, uint64_t value)
 {
     int event;

@@ -30,6 +30,11 @@ void history_end(int event, bool certain, bool durable);
 bool history_allowed(uint64_t sector, uint64_t value, uint64_t from, uint64_t to);
 /* After a power cut: @flushed is when the last good flush was issued. */
 bool history_survives(uint64_t sector, uint64_t value, uint64_t flushed);
+/*
+ * For a copy of one moment: narrows [*low, *high] to the moments at which the sector can have held @value, where that
+ * is one stretch of time. The moment lies between all calls.
+ */
+void history_narrow(uint64_t sector, uint64_t value, uint64_t *low, uint64_t *high);
 /* From now on the sector is known to hold @value, for good. */
 void history_settle(uint64_t sector, uint64_t value);
 /* Shows what is known of a sector, for a failing seed. */

@@ -115,7 +115,7 @@ static void make_simfmt(struct image *image)
     /* Tight: less than the guests could fill. Else enough for all, and for what is in flight or in packing. */
     if (plan->tight)
         host = guest / 2 + pick(guest / 2);
-    else
+    else if (!plan->exact)
         host = guest + QUEUES_MAX * 8 + (plan->snapshots ? pick(guest) : 0);
     (void)simfmt_layout(plan->size, plan->unit, host, image->data_file, &image->header);
     host += image->header.first_unit;

@@ -39,6 +39,15 @@ void seed_fail(const char *format, ...)
     _exit(3);
 }
 
+void life_may_cut(enum cut_where where)
+{
+    const struct plan *plan = &seed.plan;
+
+    if (plan->cut && seed.life == 1 && where == plan->cut_where &&
+        ++seed.cut_counts[where] == plan->cut_after)
+        weir_sim_stop();
+}
+
 /* ---- the library's life ---- */
 
 extern const struct weir_driver weir_driver_file, weir_driver_raw;

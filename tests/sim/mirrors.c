@@ -129,12 +129,21 @@ static weir_co_fn bool wait_for(struct weir_job *job, unsigned statuses, int64_t
     return true;
 }
 
+/* As it goes, with requests in flight: no drain is needed for it. */
+static void switch_mode(const struct weir_job *job)
+{
+    struct weir_node *top = seed.edges[0]->node;
+
+    if (top->driver == &weir_driver_mirror_top && !job->cancelled && job->status <= WEIR_JOB_STANDBY)
+        weir_mirror_top_set_mode(top, pick(2) ? WEIR_MIRROR_BLOCKING : WEIR_MIRROR_BACKGROUND);
+}
+
 /* A few commands that must do no harm. */
 static weir_co_fn void disturb(struct weir_job *job)
 {
-    for (unsigned i = (unsigned)pick(4); i-- && job->status != WEIR_JOB_CONCLUDED;) {
+    for (unsigned i = (unsigned)pick(8); i-- && job->status != WEIR_JOB_CONCLUDED;) {
         sleep_some(5000000);
-        switch (pick(4)) {
+        switch (pick(6)) {
         case 0:
             (void)!weir_job_set_speed(job, pick(2) ? 0 : 300000 + pick(4000000), NULL);
             break;
@@ -144,8 +153,11 @@ static weir_co_fn void disturb(struct weir_job *job)
                 (void)!weir_job_resume(job, NULL);
             }
             break;
-        default:
+        case 2:
             operator_drain_once();
+            break;
+        default:
+            switch_mode(job);
             break;
         }
     }
@@ -206,6 +218,7 @@ static weir_co_fn void end(struct run *run, struct weir_job *job)
     if (pick(2))
         operator_drain_once();
     run->cancelled = history_tick();
+    life_may_cut(CUT_AT_MIRROR);
     if (way <= 4 && !weir_job_cancel(job, false, NULL))
         run->soft = job->soft_cancelled;
     else if (way > 4)

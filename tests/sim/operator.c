@@ -138,6 +138,7 @@ static weir_co_fn void snapshot_once(struct weir_edge *edge)
 
     weir_gate_enter(edge, &op);
     node = weir_node_skip_filters(edge->node);
+    life_may_cut(CUT_AT_SNAPSHOT);
     if (node->driver == &weir_driver_simfmt && seed.current == 0)
         ret = simfmt_has_snapshot(node) ? delete (node) : create(node);
     weir_gate_leave(&op);

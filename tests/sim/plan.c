@@ -78,9 +78,16 @@ void plan_draw(void)
     plan->mirrors = chance(45) ? 1 + (unsigned)pick(IMAGES_MAX - 1) : 0;
     plan->faults = chance(35);
     plan->tight = chance(50);
+    plan->exact = !plan->tight && !plan->snapshots && !plan->weight[KIND_WRITE_STORED] && !plan->mirrors;
     plan->enospc = plan->tight || plan->faults || plan->snapshots;
     plan->cut = chance(45);
     plan->cut_after = 20 + pick((uint64_t)plan->requests * plan->queues);
+    if (plan->snapshots && chance(40))
+        plan->cut_where = CUT_AT_SNAPSHOT;
+    else if (plan->mirrors && chance(40))
+        plan->cut_where = CUT_AT_MIRROR;
+    if (plan->cut_where)
+        plan->cut_after = 1 + pick(3);
     plan->cut_events = 1 + pick(300);
 }
 

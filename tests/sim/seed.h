@@ -92,6 +92,9 @@ enum request_kind {
     KINDS,
 };
 
+/* What a power cut comes after, by some events. */
+enum cut_where { CUT_AT_REQUEST, CUT_AT_SNAPSHOT, CUT_AT_MIRROR, CUT_PLACES };
+
 struct plan {
     uint64_t size, unit;                      /* bytes of the disk, of an allocation unit */
     unsigned loops, guests, queues, requests; /* requests: of each queue */
@@ -101,8 +104,10 @@ struct plan {
     unsigned gate_requests; /* 0: the default */
     unsigned drains, snapshots, mirrors;
     bool faults, enospc, tight; /* errors of the disk may happen; ENOSPC may */
+    bool exact;                 /* there is just as much space as the guests can use: it must be found */
     bool cut;
-    uint64_t cut_after; /* requests */
+    enum cut_where cut_where;
+    uint64_t cut_after; /* requests, snapshot operations or mirrors told to end */
     /* Windows of raw begin so far into a sector of the file, a multiple of 8: sectors of the disk may tear there. */
     uint64_t phase;
     uint64_t cut_events;
@@ -148,6 +153,7 @@ struct seed {
     uint64_t shared_sectors; /* [0, this) is the zone of all */
     uint64_t stamp, flushed;
     unsigned life, guests_running, operators_running;
+    uint64_t cut_counts[CUT_PLACES];
     bool ending, mirroring;
     bool cancelling; /* a mirror is being cancelled, and may leave requests behind; until calm_ns */
     int64_t calm_ns;
@@ -226,6 +232,8 @@ void check_medium(struct image *image, enum check_when when, bool contents);
 /* life.c */
 /* Once in a process. */
 void seed_run(uint64_t number, uint64_t heap_shift);
+/* Something has happened after which the power may go. Inside. */
+void life_may_cut(enum cut_where where);
 struct weir_edge *life_attach(struct weir_node *node, const char *name, unsigned perm) weir_co_fn;
 
 #endif

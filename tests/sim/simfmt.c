@@ -514,6 +514,9 @@ static weir_co_fn void simfmt_close(struct weir_node *node)
     struct simfmt *fmt = node->state;
 
     add_totals(node);
+    /* Nobody is in between a map and its commit or abort. */
+    for (uint64_t unit = 0; unit < fmt->header.host_units; unit++)
+        WEIR_ASSERT(!fmt->reserved[unit]);
     weir_meta_unload(node, 0);
     weir_meta_done(node);
     free(fmt->reserved);
