@@ -71,7 +71,7 @@ void weir_io_count(struct weir_io_counters *counters, enum weir_op op, uint64_t 
     atomic_store_explicit(&shard->last_ns, weir_loop_now(loop), memory_order_relaxed);
     add(&shard->operations[op], 1);
     add(&shard->bytes[op], length);
-    if (op == WEIR_OP_WRITE)
+    if (op == WEIR_OP_WRITE || op == WEIR_OP_ZERO)
         note_write(shard, offset + length);
     if (start_ns)
         add_time(shard, op, start_ns);
@@ -89,7 +89,7 @@ void weir_io_count_at_once(struct weir_io_counters *counters, const struct weir_
     }
     add(&shard->operations[op], 1);
     add(&shard->bytes[op], request->length);
-    if (op == WEIR_OP_WRITE)
+    if (op == WEIR_OP_WRITE || op == WEIR_OP_ZERO)
         note_write(shard, request->offset + request->length);
     atomic_store_explicit(&shard->last_ns, weir_loop_now(loop), memory_order_relaxed);
 }
