@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from weirtest import Daemon  # noqa: E402 (needs the path above)
+from weirtest import Daemon, FuseDisk  # noqa: E402 (needs the path above)
 
 
 @pytest.fixture
@@ -46,3 +46,11 @@ def daemon(start):
     one = start()
     one.serve_nbd()
     return one
+
+
+@pytest.fixture
+def fuse_disk(tmp):
+    """A file of 8 MiB on a FUSE mount."""
+    disk = FuseDisk(tmp)
+    yield disk
+    disk.close()

@@ -4,10 +4,7 @@
 Limits: another monitor answers within 100 ms, guests of other nodes go on, a force cancel ends within a second,
 a command that needs the file fails within its limit and names the file, quit ends within its limit.
 """
-import contextlib
-import os
 import signal
-import subprocess
 import threading
 import time
 
@@ -22,41 +19,6 @@ MONITOR_LIMIT = 0.1
 CANCEL_LIMIT = 1.0
 # Of commands that need the file, and of quit: the daemon's own limit of 10 s, and a little for a busy machine.
 COMMAND_LIMIT = 12.0
-
-
-class FuseDisk:
-    """nbdfuse over nbdkit: one file, whose server can be stopped and goes on later."""
-
-    def __init__(self, directory):
-        self.mount = directory / 'fuse'
-        self.mount.mkdir()
-        self.path = str(self.mount / 'disk.img')
-        backing = fill(directory / 'backing.img', SIZE, seed=9)
-        with open(directory / 'nbdfuse.log', 'wb') as log:
-            self.process = subprocess.Popen(
-                ['nbdfuse', self.path, '--command', 'nbdkit', '-s', '--exit-with-parent', 'file', backing],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(lambda: os.path.exists(self.path), 10, 'the FUSE file is there')
-
-    def stop(self):
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self):
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGCONT)
-
-    def close(self):
-        self.go_on()
-        subprocess.run(['umount', '-l', self.mount], check=False, capture_output=True)
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def fuse(tmp):
-    disk = FuseDisk(tmp)
-    yield disk
-    disk.close()
 
 
 class Guest(threading.Thread):
@@ -79,15 +41,15 @@ class Guest(threading.Thread):
 
 
 @pytest.fixture
-def world(start, fuse, tmp):
+def world(start, fuse_disk, tmp):
     """(daemon, FUSE disk, guest at work on a node of its own)."""
     daemon = start()
     daemon.serve_nbd()
     daemon.add_file('other', fill(tmp / 'other.img', SIZE))
     guest = Guest(daemon.export('other'))
     guest.start()
-    yield daemon, fuse, guest
-    fuse.go_on()
+    yield daemon, fuse_disk, guest
+    fuse_disk.go_on()
     guest.ending.set()
     guest.join(10)
 
