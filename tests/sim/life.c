@@ -165,8 +165,14 @@ static weir_co_fn void live(void *arg)
     weir_loop_stop(weir_loop_control());
 }
 
+static void before_header(void)
+{
+    life_may_cut(CUT_AT_HEADER);
+}
+
 static void life_main(void *arg)
 {
+    simfmt_before_header = before_header;
     weir_driver_register(&weir_driver_file);
     weir_driver_register(&weir_driver_raw);
     weir_driver_register(&weir_driver_simfmt);

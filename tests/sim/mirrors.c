@@ -130,18 +130,22 @@ static weir_co_fn bool wait_for(struct weir_job *job, unsigned statuses, int64_t
 }
 
 /* As it goes, with requests in flight: no drain is needed for it. */
-static void switch_mode(const struct weir_job *job)
+static weir_co_fn void switch_modes(const struct weir_job *job)
 {
-    struct weir_node *top = seed.edges[0]->node;
+    for (unsigned i = 1 + (unsigned)pick(20); i--;) {
+        struct weir_node *top = seed.edges[0]->node;
 
-    if (top->driver == &weir_driver_mirror_top && !job->cancelled && job->status <= WEIR_JOB_STANDBY)
+        if (top->driver != &weir_driver_mirror_top || job->cancelled || job->status > WEIR_JOB_STANDBY)
+            return;
         weir_mirror_top_set_mode(top, pick(2) ? WEIR_MIRROR_BLOCKING : WEIR_MIRROR_BACKGROUND);
+        sleep_some(300000);
+    }
 }
 
 /* A few commands that must do no harm. */
 static weir_co_fn void disturb(struct weir_job *job)
 {
-    for (unsigned i = (unsigned)pick(8); i-- && job->status != WEIR_JOB_CONCLUDED;) {
+    for (unsigned i = (unsigned)pick(6); i-- && job->status != WEIR_JOB_CONCLUDED;) {
         sleep_some(5000000);
         switch (pick(6)) {
         case 0:
@@ -157,7 +161,7 @@ static weir_co_fn void disturb(struct weir_job *job)
             operator_drain_once();
             break;
         default:
-            switch_mode(job);
+            switch_modes(job);
             break;
         }
     }

@@ -82,13 +82,13 @@ void plan_draw(void)
     plan->enospc = plan->tight || plan->faults || plan->snapshots;
     plan->cut = chance(45);
     plan->cut_after = 20 + pick((uint64_t)plan->requests * plan->queues);
-    if (plan->snapshots && chance(40))
-        plan->cut_where = CUT_AT_SNAPSHOT;
+    if (plan->snapshots && chance(50))
+        plan->cut_where = chance(50) ? CUT_AT_SNAPSHOT : CUT_AT_HEADER;
     else if (plan->mirrors && chance(40))
         plan->cut_where = CUT_AT_MIRROR;
     if (plan->cut_where)
         plan->cut_after = 1 + pick(3);
-    plan->cut_events = 1 + pick(300);
+    plan->cut_events = 1 + pick(plan->cut_where == CUT_AT_HEADER ? 50 : 300);
 }
 
 void plan_profile(struct weir_sim_profile *profile)
@@ -100,7 +100,7 @@ void plan_profile(struct weir_sim_profile *profile)
     /* A file that hangs may take 16 of them. */
     if (seed.plan.mirrors)
         profile->workers = 64;
-    profile->flush_sticky = true;
+    profile->flush_sticky = seed.number % 3 == 0;
     /* Sectors are torn by nothing but a raw window that begins inside of one. */
     profile->short_whole = true;
 }
@@ -123,7 +123,7 @@ void plan_faults(void)
         transient(&profile, WEIR_SIM_WRITE, 20000);
         transient(&profile, WEIR_SIM_ALLOCATE, 20000);
         if (chance(20))
-            profile.io[WEIR_SIM_FLUSH].eio_ppm = 10000;
+            profile.io[WEIR_SIM_FLUSH].eio_ppm = 40000;
         if (chance(20))
             weir_sim_file_bad_range(seed.images[0].file, pick(seed.plan.size / SECTOR) * SECTOR,
                                     (1 + pick(40)) * SECTOR, true, chance(50));

@@ -93,7 +93,7 @@ enum request_kind {
 };
 
 /* What a power cut comes after, by some events. */
-enum cut_where { CUT_AT_REQUEST, CUT_AT_SNAPSHOT, CUT_AT_MIRROR, CUT_PLACES };
+enum cut_where { CUT_AT_REQUEST, CUT_AT_SNAPSHOT, CUT_AT_HEADER, CUT_AT_MIRROR, CUT_PLACES };
 
 struct plan {
     uint64_t size, unit;                      /* bytes of the disk, of an allocation unit */

@@ -60,6 +60,8 @@ extern const struct weir_driver weir_driver_simfmt;
 /* Takes / drops the snapshot. Any loop, below an admitted operation or with the node otherwise kept in place. */
 int simfmt_snapshot_create(struct weir_node *node) weir_co_fn;
 int simfmt_snapshot_delete(struct weir_node *node) weir_co_fn;
+/* Called before the header is written for a snapshot. NULL: nothing. */
+extern void (*simfmt_before_header)(void);
 bool simfmt_has_snapshot(struct weir_node *node);
 
 /* The compression of the format: what is a repetition of 8-byte words per 512 bytes shrinks. */

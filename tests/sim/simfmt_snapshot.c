@@ -164,6 +164,8 @@ static weir_co_fn int drop_block(struct weir_node *node, uint64_t block)
     return ret;
 }
 
+void (*simfmt_before_header)(void);
+
 static weir_co_fn int set_header(struct weir_node *node, uint64_t snapshot)
 {
     struct simfmt *fmt = node->state;
@@ -172,6 +174,8 @@ static weir_co_fn int set_header(struct weir_node *node, uint64_t snapshot)
     fmt->header.snapshot = snapshot;
     fmt->header_changed = true;
     leave(node);
+    if (simfmt_before_header)
+        simfmt_before_header();
     return weir_meta_sync(node);
 }
 
