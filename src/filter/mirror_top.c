@@ -34,7 +34,13 @@ struct mirror_top {
     _Atomic int64_t last_ns;
     void (*notify)(void *opaque, int ret);
     void *opaque;
+    bool alone; /* no other writer below; control loop */
 };
+
+void weir_mirror_top_set_alone(struct weir_node *node, bool alone)
+{
+    ((struct mirror_top *)node->state)->alone = alone;
+}
 
 struct weir_edge *weir_mirror_top_source(struct weir_node *node)
 {
@@ -188,6 +194,9 @@ static void mirror_top_child_perm(struct weir_node *node, const struct weir_edge
     if (edge->role & WEIR_ROLE_FILTERED) {
         *ret_perm = perm | WEIR_PERM_CONSISTENT_READ;
         *ret_shared = shared | WEIR_PERM_WRITE | WEIR_PERM_WRITE_UNCHANGED;
+        /* A writer that uses the source directly would pass the mirror by: its writes would be lost at the pivot. */
+        if (((struct mirror_top *)node->state)->alone)
+            *ret_shared &= ~(unsigned)WEIR_PERM_WRITE;
     } else {
         *ret_perm = WEIR_PERM_WRITE;
         *ret_shared = WEIR_PERM_WRITE_UNCHANGED;

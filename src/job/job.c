@@ -19,6 +19,7 @@ static struct {
     bool ready;
     struct weir_mutex mutex;    /* guards the wake queues */
     struct weir_co_queue ended; /* some job has concluded */
+    bool closing;               /* no new jobs */
     weir_job_listener *listener;
     struct weir_job_result history[WEIR_JOB_HISTORY_MAX];
     unsigned history_count;
@@ -83,6 +84,8 @@ int weir_job_new(const struct weir_job_driver *driver, const struct weir_job_opt
     registry_init();
     if (!id_wellformed(id))
         return weir_error_set(err, -EINVAL, "Invalid job ID '%s'", id);
+    if (registry.closing)
+        return weir_error_set(err, -ESHUTDOWN, "Job '%s' cannot start: all jobs are being ended", id);
     if (weir_job_find(id))
         return weir_error_set(err, -EEXIST, "Job ID '%s' already in use", id);
     job = weir_alloc(driver->size);
@@ -347,6 +350,7 @@ bool weir_job_cancel_all(int64_t limit_ns)
     struct weir_job *job, *next;
     int ret = 0;
 
+    registry.closing = true;
     for (job = weir_job_next(NULL); job; job = next) {
         next = weir_job_next(job);
         job->auto_dismiss = true;
@@ -359,5 +363,6 @@ bool weir_job_cancel_all(int64_t limit_ns)
     while (!TAILQ_EMPTY(&registry.jobs) && !ret)
         ret = weir_co_queue_wait_until(&registry.ended, &registry.mutex, deadline);
     weir_mutex_unlock(&registry.mutex);
+    registry.closing = false;
     return TAILQ_EMPTY(&registry.jobs);
 }

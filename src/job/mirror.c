@@ -293,12 +293,26 @@ static weir_co_fn int flush_target(struct mirror *mirror)
     return ret;
 }
 
+/*
+ * Other writers are welcome on the source again. A step of its own: requests that are left behind on the edge keep what it
+ * took and shared last.
+ */
+static weir_co_fn int relax_source(struct mirror *mirror, struct weir_error **err)
+{
+    weir_mirror_top_set_alone(mirror->parts->top, false);
+    return weir_tran_finish(weir_tran_new(), err);
+}
+
 /* Everybody who used the filter uses @node; the filter lets go of its children. Drained, lock held. */
 static weir_co_fn int replace_top(struct mirror *mirror, struct weir_node *node, struct weir_error **err)
 {
-    struct weir_tran *tran = weir_tran_new();
-    int ret = weir_tran_replace_parents(tran, mirror->parts->top, node, mirror->parts->top, err);
+    struct weir_tran *tran;
+    int ret = relax_source(mirror, err);
 
+    if (ret)
+        return ret;
+    tran = weir_tran_new();
+    ret = weir_tran_replace_parents(tran, mirror->parts->top, node, mirror->parts->top, err);
     if (ret) {
         weir_tran_abort(tran);
         return ret;
@@ -490,10 +504,12 @@ static weir_co_fn int insert_filter(struct mirror *mirror, struct weir_error **e
         tran = weir_tran_new();
         ret = weir_tran_replace_parents(tran, mirror->parts->source, mirror->parts->top, mirror->parts->top,
                                         err);
+        weir_mirror_top_set_alone(mirror->parts->top, !ret);
         if (ret)
             weir_tran_abort(tran);
         else
             ret = weir_tran_finish(tran, err);
+        weir_mirror_top_set_alone(mirror->parts->top, !ret);
         if (!ret)
             weir_bitmap_set(mirror->parts->bitmap, 0, weir_bitmap_size(mirror->parts->bitmap));
         weir_drain_end(&drain);

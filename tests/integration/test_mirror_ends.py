@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from test_stuck_child import FuseDisk
+from weirtest.fuse import FuseDisk
 from weirtest import MiB, QmpError, fill, is_peer, nbd_connect, wait_until
 
 pytestmark = pytest.mark.skipif(is_peer(), reason='the peer hangs')
@@ -121,3 +121,18 @@ def test_source_that_hangs(start, tmp, drop_guest):
             assert guest.pread(4096, 0) == b'w' * 4096
     finally:
         disk.close()
+
+
+def test_no_writer_passes_the_mirror_by(daemon, tmp):
+    """A second writer directly on the source would not be mirrored: it is refused while the mirror stands above it."""
+    daemon.serve_nbd()
+    mirror(daemon, tmp)
+    daemon.qmp.event('BLOCK_JOB_READY', 10, device='j')
+    with pytest.raises(QmpError) as caught:
+        daemon.export('s', 'second')
+    assert "permissions 'write'" in caught.value.text
+    daemon.export('s', 'reader', writable=False)
+    daemon.qmp('block-export-del', id='reader')
+    daemon.qmp('block-job-cancel', device='j', force=True)
+    daemon.qmp.job_wait('j', 'null')
+    daemon.export('s', 'second')
