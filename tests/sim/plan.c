@@ -88,7 +88,10 @@ void plan_draw(void)
         plan->cut_where = CUT_AT_MIRROR;
     if (plan->cut_where)
         plan->cut_after = 1 + pick(3);
-    plan->cut_events = 1 + pick(plan->cut_where == CUT_AT_HEADER ? 50 : 300);
+    plan->cut_events = 1 + pick(plan->cut_where == CUT_AT_HEADER ? 20 : 300);
+    /* A cache that holds all tables writes them together with the header that makes them count. */
+    if (plan->cut_where == CUT_AT_HEADER)
+        seed.images[0].cache = 16;
 }
 
 void plan_profile(struct weir_sim_profile *profile)
