@@ -120,6 +120,7 @@ def test_stuck_node_in_limbo(world):
     wait_until(lambda: daemon.qmp.job('j')['current-progress'] > 0, 10, 'the mirror has begun')
     fuse.stop()
     daemon.qmp('block-job-set-speed', device='j', speed=0)
+    fuse.wait_stuck(daemon)
     daemon.qmp('block-job-cancel', device='j', force=True)
     daemon.qmp.job_wait('j', 'null', 5)
     daemon.qmp('blockdev-del', {'node-name': 'target'}, timeout=COMMAND_LIMIT)

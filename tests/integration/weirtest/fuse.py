@@ -8,6 +8,37 @@ import subprocess
 from weirtest.tools import MiB, fill, wait_until
 
 
+def read(path):
+    try:
+        with open(path, encoding='utf-8', errors='replace') as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ''
+
+
+def tasks(pid):
+    try:
+        return os.listdir(f'/proc/{pid}/task')
+    except FileNotFoundError:
+        return []
+
+
+def fields(pid, task):
+    return read(f'/proc/{pid}/task/{task}/stat').rsplit(')', 1)[-1].split() or ['X', '0']
+
+
+def state(pid, task):
+    return fields(pid, task)[0]
+
+
+def parent(pid):
+    return int(fields(pid, pid)[1])
+
+
+def where(pid, task):
+    return read(f'/proc/{pid}/task/{task}/wchan')
+
+
 class FuseDisk:
     """nbdfuse over nbdkit: one file, whose server can be stopped and goes on later."""
 
@@ -25,7 +56,18 @@ class FuseDisk:
         wait_until(lambda: os.path.exists(self.path), 10, 'the FUSE file is there')
 
     def stop(self):
+        """From the return on nobody is answered."""
         self.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: all(state(self.process.pid, task) == 'T' for task in tasks(self.process.pid)), 10, 'it stops')
+
+    @staticmethod
+    def wait_stuck(daemon):
+        """Waits until a thread or child process of the daemon waits for the file system's answer."""
+        def attempt():
+            pids = [int(pid) for pid in os.listdir('/proc') if pid.isdigit()]
+            return any(where(pid, task) == 'request_wait_answer' for pid in pids
+                       if pid == daemon.pid or parent(pid) == daemon.pid for task in tasks(pid))
+        wait_until(attempt, 10, 'a request hangs')
 
     def go_on(self):
         with contextlib.suppress(ProcessLookupError):
