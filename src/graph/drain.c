@@ -6,7 +6,8 @@
  * held up in any node below these edges, so all of these are told to let go. What was stopped is recorded, as the
  * graph may change before the drain ends: exactly that is let go on. While a drain is active, whatever newly
  * reaches a drained node is stopped as well. Root edges that were given up with requests inside count: the graph below
- * a request must not change, whoever waits for its answer.
+ * a request must not change, whoever waits for its answer. So do requests that a parent left behind (io/async.h), in
+ * drains of the nodes that they are in: not in a drain of the source of a mirror whose target hangs.
  */
 #include "base/alloc.h"
 #include "graph/internal.h"
@@ -187,10 +188,35 @@ void weir_node_background_end(struct weir_node *node)
 
 /* ---- waiting ---- */
 
+/* Requests that their parents gave up, inside the node or inside one that leads to it. */
+static bool has_left_behind(const struct weir_node *node)
+{
+    const struct weir_edge *edge;
+
+    if (atomic_load(&node->left_behind))
+        return true;
+    TAILQ_FOREACH (edge, &node->parents, in_node) {
+        if (edge->parent && has_left_behind(edge->parent))
+            return true;
+    }
+    return false;
+}
+
+void weir_node_request_returned(struct weir_node *node)
+{
+    /* Nobody but drains looks at it; they do so again whenever something has come to rest. */
+    if (atomic_fetch_sub(&node->left_behind, 1) == 1)
+        weir_graph_rested();
+}
+
 static bool all_at_rest(void *arg)
 {
     const struct weir_drain_record *record = arg;
 
+    for (unsigned i = 0; i < record->target_count; i++) {
+        if (has_left_behind(record->targets[i]))
+            return false;
+    }
     for (unsigned i = 0; i < record->node_count; i++) {
         if (record->nodes[i]->background)
             return false;
@@ -237,6 +263,13 @@ static int report_timeout(const struct weir_drain_record *record, int64_t limit_
     struct weir_gate_op oldest;
 
     if (!find_oldest(record, &oldest)) {
+        for (unsigned i = 0; i < record->target_count; i++) {
+            if (has_left_behind(record->targets[i]))
+                return weir_error_set(err, -ETIMEDOUT,
+                                      "drain of node '%s' gave up after %g s: a request that was left behind "
+                                      "has not returned from node '%s'",
+                                      name, limit, record->targets[i]->name);
+        }
         return weir_error_set(err, -ETIMEDOUT,
                               "drain of node '%s' gave up after %g s: a node writes its tables back", name,
                               limit);

@@ -99,6 +99,8 @@ void weir_drain_end(struct weir_drain *drain);
  */
 bool weir_node_background_begin(struct weir_node *node);
 void weir_node_background_end(struct weir_node *node);
+/* One of node->left_behind has returned. Any loop. */
+void weir_node_request_returned(struct weir_node *node);
 
 /* ---- transactions; lock held, nodes concerned drained ---- */
 struct weir_tran;

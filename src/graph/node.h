@@ -88,6 +88,7 @@ struct weir_node {
     atomic_uint refs;
     unsigned drained;              /* nesting */
     unsigned background;           /* running background work; control loop */
+    atomic_uint left_behind;       /* requests on edges to it that their parents gave up; any loop */
     struct weir_node_graph *graph; /* graph/'s own */
     struct weir_node_io *io;       /* io/: range locks, counters */
     struct weir_meta *meta;        /* meta/: tables; formats only */

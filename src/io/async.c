@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/iov.h"
+#include "graph/graph.h"
 #include "io/io.h"
 #include "io/node_io.h"
 
@@ -80,8 +81,10 @@ static weir_co_fn void async_run(void *arg)
         atomic_fetch_sub(&io->abandoned, 1);
     weir_co_queue_wake_all(&io->waiters);
     weir_mutex_unlock(&io->mutex);
-    if (left)
+    if (left) {
+        weir_node_request_returned(async->node);
         async_free(async);
+    }
 }
 
 /* Waits until the request has ended, the edge is broken or the time is up; returns whether it has ended. */
@@ -98,6 +101,7 @@ static weir_co_fn bool async_wait(struct async *async, int64_t deadline_ns)
     if (!done) {
         async->left = true;
         atomic_fetch_add(&io->abandoned, 1);
+        atomic_fetch_add(&async->node->left_behind, 1);
     }
     weir_mutex_unlock(&io->mutex);
     return done;
