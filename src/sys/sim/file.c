@@ -133,6 +133,9 @@ void weir_sim_file_release(struct weir_sim_file *file, int error)
         sim_world->stats.released++;
         request->release(request);
     }
+    /* Those that were going to get stuck: they end when their time has come. */
+    TAILQ_FOREACH (request, &sim_world->requests, link)
+        request->stuck &= request->file != file;
 }
 
 unsigned weir_sim_file_stuck(const struct weir_sim_file *file)
