@@ -36,7 +36,8 @@ struct weir_copy {
     int error;
     bool error_write;
     uint64_t copied;
-    int64_t due_ns; /* rate limit: when the next chunk may start */
+    _Atomic uint64_t taken; /* bytes that were marked and are under way */
+    int64_t due_ns;         /* rate limit: when the next chunk may start */
 };
 
 struct weir_copy *weir_copy_new(const struct weir_copy_options *options)
@@ -147,6 +148,7 @@ static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_
     ret = weir_range_lock_unless(copy->options.ranges, &lock, offset, length, true, &copy->stop);
     if (!ret && weir_bitmap_any(copy->options.bitmap, offset, length)) {
         *ret_done = true;
+        atomic_fetch_add(&copy->taken, length);
         weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
         ret = copy_range(copy, offset, length, buffer, ret_write);
         if (ret)
@@ -219,6 +221,8 @@ static weir_co_fn void work_area(struct weir_copy *copy, uint64_t offset, uint64
         weir_mutex_lock(&copy->mutex);
     }
     copy->in_flight--;
+    if (done)
+        atomic_fetch_sub(&copy->taken, length);
     if (ret && !copy->error && !copy->stop) {
         copy->error = ret;
         copy->error_write = write;
@@ -303,6 +307,7 @@ struct weir_copy_state weir_copy_state(struct weir_copy *copy)
         .error = copy->error,
         .error_write = copy->error_write,
         .copied = copy->copied,
+        .taken = atomic_load(&copy->taken),
         .workers = copy->workers,
     };
 }

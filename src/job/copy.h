@@ -36,6 +36,7 @@ struct weir_copy_state {
     int error;        /* first failure, 0: none; the workers rest until weir_copy_retry() */
     bool error_write; /* it was the target's */
     uint64_t copied;  /* bytes done so far, repeats included */
+    uint64_t taken;   /* bytes under way, marked no more */
     unsigned workers;
 };
 

@@ -270,11 +270,13 @@ static void mirror_pause_changed(struct weir_job *job)
 static void mirror_update(struct weir_job *job)
 {
     struct parts *parts = parts_of(job);
+    struct weir_copy_state state;
 
     if (!parts || !parts->copy)
         return; /* the last figures stand */
-    job->progress = weir_copy_state(parts->copy).copied;
-    job->total = job->progress + weir_bitmap_count(parts->bitmap);
+    state = weir_copy_state(parts->copy);
+    job->progress = state.copied;
+    job->total = job->progress + state.taken + weir_bitmap_count(parts->bitmap);
 }
 
 /* ---- the end ---- */

@@ -127,13 +127,16 @@ static json_t *block_job_info(struct weir_job *job)
 {
     static const char *const io_status[] = { "ok", "failed", "nospace" };
     bool ready = job->status == WEIR_JOB_READY || job->status == WEIR_JOB_STANDBY;
+    bool busy;
     json_t *info;
 
     update(job);
+    /* A job that is ready has work only while it lags behind. */
+    busy = job->busy && !job->paused && !(job->status == WEIR_JOB_READY && job->progress == job->total);
     info =
         json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:I, s:s, s:b, s:s, s:b, s:b}", "type", job->driver->type,
                   "device", job->id, "len", (json_int_t)job->total, "offset", (json_int_t)job->progress,
-                  "busy", job->busy, "paused", job->paused, "speed", (json_int_t)job->speed, "io-status",
+                  "busy", busy, "paused", job->paused, "speed", (json_int_t)job->speed, "io-status",
                   io_status[job->io_status], "ready", ready, "status", weir_job_status_name(job->status),
                   "auto-finalize", job->auto_finalize, "auto-dismiss", job->auto_dismiss);
     if (!strcmp(job->driver->type, "mirror"))
