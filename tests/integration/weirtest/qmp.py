@@ -106,6 +106,14 @@ class Qmp:
             assert 'event' in message, message
             self.events.append(message)
 
+    def next_event(self, timeout=10):
+        """The next event, whichever it is."""
+        if not self.events:
+            message = self.receive(timeout)
+            assert message is not None and 'event' in message, message or f'no event in {timeout} s'
+            return message
+        return self.events.pop(0)
+
     def job_wait(self, job, status, timeout=60):
         """Waits for the job to reach the status (of JOB_STATUS_CHANGE)."""
         return self.event('JOB_STATUS_CHANGE', timeout, id=job, status=status)
