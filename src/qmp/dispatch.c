@@ -31,9 +31,15 @@ const struct weir_qmp_command *weir_qmp_command_find(const struct weir_qmp_comma
 
 json_t *weir_qmp_error_reply(json_t *id, const struct weir_error *error)
 {
+    const char *hint = weir_error_hint_text(error);
     json_t *reply = json_object();
-    json_t *text = json_string(weir_error_text(error));
+    json_t *text;
 
+    /* The hint says which file it is about: whoever reads the reply has no standard error to find it on. */
+    if (hint)
+        text = json_sprintf("%s. %s", weir_error_text(error), hint);
+    else
+        text = json_string(weir_error_text(error));
     if (id)
         json_object_set(reply, "id", id);
     /* Names of files are bytes; what is no UTF-8 cannot be said in JSON. */
