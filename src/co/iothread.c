@@ -165,22 +165,32 @@ struct ending {
     struct weir_mutex mutex;
     struct weir_co_queue queue;
     unsigned left;
+    bool abandoned; /* nobody waits any more: the last to end frees it */
 };
 struct ending_one {
     struct ending *ending;
     struct weir_iothread *iothread;
 };
 
+static void ending_free(struct ending *ending)
+{
+    weir_mutex_done(&ending->mutex);
+    free(ending);
+}
+
 static weir_co_fn void run_end(void *arg)
 {
     struct ending_one one = *(struct ending_one *)arg;
+    bool last;
 
     free(arg);
     iothread_end(one.iothread);
     weir_mutex_lock(&one.ending->mutex);
-    one.ending->left--;
+    last = !--one.ending->left && one.ending->abandoned;
     weir_co_queue_wake_all(&one.ending->queue);
     weir_mutex_unlock(&one.ending->mutex);
+    if (last)
+        ending_free(one.ending);
 }
 
 unsigned weir_iothreads_done(int64_t limit_ns)
@@ -208,10 +218,10 @@ unsigned weir_iothreads_done(int64_t limit_ns)
     while (ending->left && weir_co_queue_wait_until(&ending->queue, &ending->mutex, deadline) == 0)
         continue;
     left = ending->left;
+    ending->abandoned = left;
     weir_mutex_unlock(&ending->mutex);
     if (left)
         return left; /* what is left behind still refers to it */
-    weir_mutex_done(&ending->mutex);
-    free(ending);
+    ending_free(ending);
     return 0;
 }

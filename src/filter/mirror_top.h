@@ -35,8 +35,8 @@ extern const struct weir_driver weir_driver_mirror_top;
 /* A request sees one mode from its beginning to its end (rule M7), so no drain is needed. Any thread. */
 void weir_mirror_top_set_mode(struct weir_node *node, enum weir_mirror_mode mode);
 /*
- * Whether the filter refuses other writers of its source. Not before the source's users have moved to the filter: set it
- * in that transaction, before it is finished. Control loop.
+ * Whether the filter refuses other writers of its source. Not before the source's users have moved to the filter:
+ * set it in that transaction, before it is finished. Control loop.
  */
 void weir_mirror_top_set_alone(struct weir_node *node, bool alone);
 struct weir_edge *weir_mirror_top_source(struct weir_node *node);

@@ -296,8 +296,8 @@ static weir_co_fn int flush_target(struct mirror *mirror)
 }
 
 /*
- * Other writers are welcome on the source again. A step of its own: requests that are left behind on the edge keep what it
- * took and shared last.
+ * Other writers are welcome on the source again. A step of its own: requests that are left behind on the edge keep
+ * what it took and shared last.
  */
 static weir_co_fn int relax_source(struct mirror *mirror, struct weir_error **err)
 {

@@ -9,8 +9,9 @@
 #include "qmp/events.h"
 #include <errno.h>
 
-int qmp_block_export_add(struct weir_qmp_context *ctx, const struct weir_q_block_export_options *args,
-                         json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_block_export_add(struct weir_qmp_context *ctx,
+                                    const struct weir_q_block_export_options *args, json_t **ret_value,
+                                    struct weir_error **err)
 {
     struct weir_export_options options = {
         .type = weir_schema_enum_name(&weir_schema_block_export_type, (int)args->type),
@@ -26,16 +27,18 @@ int qmp_block_export_add(struct weir_qmp_context *ctx, const struct weir_q_block
     return weir_export_add(&options, err);
 }
 
-int qmp_block_export_del(struct weir_qmp_context *ctx, const struct weir_q_block_export_del_args *args,
-                         json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_block_export_del(struct weir_qmp_context *ctx,
+                                    const struct weir_q_block_export_del_args *args, json_t **ret_value,
+                                    struct weir_error **err)
 {
     return weir_export_del(
         args->id, args->mode == WEIR_Q_BLOCK_EXPORT_REMOVE_MODE_HARD ? WEIR_EXPORT_HARD : WEIR_EXPORT_SAFE,
         err);
 }
 
-int qmp_query_block_exports(struct weir_qmp_context *ctx, const struct weir_q_query_block_exports_args *args,
-                            json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_query_block_exports(struct weir_qmp_context *ctx,
+                                       const struct weir_q_query_block_exports_args *args, json_t **ret_value,
+                                       struct weir_error **err)
 {
     *ret_value = json_array();
     for (struct weir_export *export = weir_export_next(NULL); export; export = weir_export_next(export))
@@ -74,8 +77,9 @@ int weir_nbd_server_apply(const struct weir_q_nbd_server_options *options, struc
 }
 
 /* The command wraps the address in {type, data}; the option does not. */
-int qmp_nbd_server_start(struct weir_qmp_context *ctx, const struct weir_q_nbd_server_start_args *args,
-                         json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_nbd_server_start(struct weir_qmp_context *ctx,
+                                    const struct weir_q_nbd_server_start_args *args, json_t **ret_value,
+                                    struct weir_error **err)
 {
     struct weir_q_nbd_server_options options = {
         .addr.type = args->addr.type,
@@ -97,8 +101,9 @@ int qmp_nbd_server_start(struct weir_qmp_context *ctx, const struct weir_q_nbd_s
     return weir_nbd_server_apply(&options, err);
 }
 
-int qmp_nbd_server_stop(struct weir_qmp_context *ctx, const struct weir_q_nbd_server_stop_args *args,
-                        json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_nbd_server_stop(struct weir_qmp_context *ctx,
+                                   const struct weir_q_nbd_server_stop_args *args, json_t **ret_value,
+                                   struct weir_error **err)
 {
     return weir_nbd_server_stop(WEIR_EXPORT_LIMIT_NS, err);
 }

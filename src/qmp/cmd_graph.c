@@ -8,20 +8,21 @@
 #include "qmp/cmd.h"
 #include <errno.h>
 
-int qmp_blockdev_add(struct weir_qmp_context *ctx, const struct weir_q_blockdev_options *args,
-                     json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_blockdev_add(struct weir_qmp_context *ctx, const struct weir_q_blockdev_options *args,
+                                json_t **ret_value, struct weir_error **err)
 {
     return weir_node_add(args->json, true, NULL, err);
 }
 
-int qmp_blockdev_del(struct weir_qmp_context *ctx, const struct weir_q_blockdev_del_args *args,
-                     json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_blockdev_del(struct weir_qmp_context *ctx, const struct weir_q_blockdev_del_args *args,
+                                json_t **ret_value, struct weir_error **err)
 {
     return weir_node_del(args->node_name, err);
 }
 
-int qmp_blockdev_create(struct weir_qmp_context *ctx, const struct weir_q_blockdev_create_args *args,
-                        json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_blockdev_create(struct weir_qmp_context *ctx,
+                                   const struct weir_q_blockdev_create_args *args, json_t **ret_value,
+                                   struct weir_error **err)
 {
     const char *driver = weir_schema_enum_name(&weir_schema_blockdev_driver, (int)args->options.driver);
 
@@ -29,8 +30,8 @@ int qmp_blockdev_create(struct weir_qmp_context *ctx, const struct weir_q_blockd
 }
 
 /* A user of the node for the time of the command: what stands against a resize is found as a permission conflict. */
-int qmp_block_resize(struct weir_qmp_context *ctx, const struct weir_q_block_resize_args *args,
-                     json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_block_resize(struct weir_qmp_context *ctx, const struct weir_q_block_resize_args *args,
+                                json_t **ret_value, struct weir_error **err)
 {
     struct weir_node *node = weir_node_lookup(args->device, args->node_name, err);
     struct weir_edge *edge;

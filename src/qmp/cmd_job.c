@@ -32,23 +32,23 @@ static struct weir_job *find_block_job(const char *id, struct weir_error **err)
     return NULL;
 }
 
-#define JOB_VERB(verb)                                                                            \
-    int qmp_job_##verb(struct weir_qmp_context *ctx, const struct weir_q_job_##verb##_args *args, \
-                       json_t **ret_value, struct weir_error **err)                               \
-    {                                                                                             \
-        struct weir_job *job = find_job(args->id, err);                                           \
-                                                                                                  \
-        return job ? weir_job_##verb(job, err) : -ENOENT;                                         \
+#define JOB_VERB(verb)                                                                                       \
+    weir_co_fn int qmp_job_##verb(struct weir_qmp_context *ctx, const struct weir_q_job_##verb##_args *args, \
+                                  json_t **ret_value, struct weir_error **err)                               \
+    {                                                                                                        \
+        struct weir_job *job = find_job(args->id, err);                                                      \
+                                                                                                             \
+        return job ? weir_job_##verb(job, err) : -ENOENT;                                                    \
     }
 
-#define BLOCK_JOB_VERB(verb, member)                                                                \
-    int qmp_block_job_##verb(struct weir_qmp_context *ctx,                                          \
-                             const struct weir_q_block_job_##verb##_args *args, json_t **ret_value, \
-                             struct weir_error **err)                                               \
-    {                                                                                               \
-        struct weir_job *job = find_block_job(args->member, err);                                   \
-                                                                                                    \
-        return job ? weir_job_##verb(job, err) : -ENOENT;                                           \
+#define BLOCK_JOB_VERB(verb, member)                                                       \
+    weir_co_fn int qmp_block_job_##verb(struct weir_qmp_context *ctx,                      \
+                                        const struct weir_q_block_job_##verb##_args *args, \
+                                        json_t **ret_value, struct weir_error **err)       \
+    {                                                                                      \
+        struct weir_job *job = find_block_job(args->member, err);                          \
+                                                                                           \
+        return job ? weir_job_##verb(job, err) : -ENOENT;                                  \
     }
 
 JOB_VERB(pause)
@@ -62,24 +62,26 @@ BLOCK_JOB_VERB(complete, device)
 BLOCK_JOB_VERB(dismiss, id)
 BLOCK_JOB_VERB(finalize, id)
 
-int qmp_job_cancel(struct weir_qmp_context *ctx, const struct weir_q_job_cancel_args *args,
-                   json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_job_cancel(struct weir_qmp_context *ctx, const struct weir_q_job_cancel_args *args,
+                              json_t **ret_value, struct weir_error **err)
 {
     struct weir_job *job = find_job(args->id, err);
 
     return job ? weir_job_cancel(job, true, err) : -ENOENT;
 }
 
-int qmp_block_job_cancel(struct weir_qmp_context *ctx, const struct weir_q_block_job_cancel_args *args,
-                         json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_block_job_cancel(struct weir_qmp_context *ctx,
+                                    const struct weir_q_block_job_cancel_args *args, json_t **ret_value,
+                                    struct weir_error **err)
 {
     struct weir_job *job = find_block_job(args->device, err);
 
     return job ? weir_job_cancel(job, args->force, err) : -ENOENT;
 }
 
-int qmp_block_job_set_speed(struct weir_qmp_context *ctx, const struct weir_q_block_job_set_speed_args *args,
-                            json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_block_job_set_speed(struct weir_qmp_context *ctx,
+                                       const struct weir_q_block_job_set_speed_args *args, json_t **ret_value,
+                                       struct weir_error **err)
 {
     struct weir_job *job = find_block_job(args->device, err);
 
@@ -106,8 +108,8 @@ static void add_error(json_t *object, const struct weir_job *job)
         json_object_set_new(object, "error", json_string("Operation canceled"));
 }
 
-int qmp_query_jobs(struct weir_qmp_context *ctx, const struct weir_q_query_jobs_args *args,
-                   json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_query_jobs(struct weir_qmp_context *ctx, const struct weir_q_query_jobs_args *args,
+                              json_t **ret_value, struct weir_error **err)
 {
     *ret_value = json_array();
     for (struct weir_job *job = weir_job_next(NULL); job; job = weir_job_next(job)) {
@@ -145,8 +147,9 @@ static json_t *block_job_info(struct weir_job *job)
     return info;
 }
 
-int qmp_query_block_jobs(struct weir_qmp_context *ctx, const struct weir_q_query_block_jobs_args *args,
-                         json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_query_block_jobs(struct weir_qmp_context *ctx,
+                                    const struct weir_q_query_block_jobs_args *args, json_t **ret_value,
+                                    struct weir_error **err)
 {
     *ret_value = json_array();
     for (struct weir_job *job = weir_job_next(NULL); job; job = weir_job_next(job)) {
@@ -158,8 +161,9 @@ int qmp_query_block_jobs(struct weir_qmp_context *ctx, const struct weir_q_query
 
 /* ---- mirror ---- */
 
-int qmp_blockdev_mirror(struct weir_qmp_context *ctx, const struct weir_q_blockdev_mirror_args *args,
-                        json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_blockdev_mirror(struct weir_qmp_context *ctx,
+                                   const struct weir_q_blockdev_mirror_args *args, json_t **ret_value,
+                                   struct weir_error **err)
 {
     struct weir_mirror_options options = {
         .job_id = args->job_id,

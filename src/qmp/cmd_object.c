@@ -95,14 +95,14 @@ void weir_objects_done(void)
     }
 }
 
-int qmp_object_add(struct weir_qmp_context *ctx, const struct weir_q_object_options *args, json_t **ret_value,
-                   struct weir_error **err)
+weir_co_fn int qmp_object_add(struct weir_qmp_context *ctx, const struct weir_q_object_options *args,
+                              json_t **ret_value, struct weir_error **err)
 {
     return weir_object_add(args, err);
 }
 
-int qmp_object_del(struct weir_qmp_context *ctx, const struct weir_q_object_del_args *args,
-                   json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_object_del(struct weir_qmp_context *ctx, const struct weir_q_object_del_args *args,
+                              json_t **ret_value, struct weir_error **err)
 {
     struct object *object = find_object(args->id);
 
@@ -150,8 +150,8 @@ static json_t *limits_json(struct weir_throttle_group *group)
     return object;
 }
 
-int qmp_qom_get(struct weir_qmp_context *ctx, const struct weir_q_qom_get_args *args, json_t **ret_value,
-                struct weir_error **err)
+weir_co_fn int qmp_qom_get(struct weir_qmp_context *ctx, const struct weir_q_qom_get_args *args,
+                           json_t **ret_value, struct weir_error **err)
 {
     struct object *object = object_at(args->path, err);
 
@@ -167,8 +167,8 @@ int qmp_qom_get(struct weir_qmp_context *ctx, const struct weir_q_qom_get_args *
     return 0;
 }
 
-int qmp_qom_set(struct weir_qmp_context *ctx, const struct weir_q_qom_set_args *args, json_t **ret_value,
-                struct weir_error **err)
+weir_co_fn int qmp_qom_set(struct weir_qmp_context *ctx, const struct weir_q_qom_set_args *args,
+                           json_t **ret_value, struct weir_error **err)
 {
     struct object *object = object_at(args->path, err);
     struct weir_throttle_group *group;

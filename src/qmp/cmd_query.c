@@ -123,9 +123,9 @@ static void list_add(struct node_list *list, struct weir_node *node)
 }
 
 /* Every node has its turn while it is referenced: asking a host for sizes waits, and nodes may go meanwhile. */
-int qmp_query_named_block_nodes(struct weir_qmp_context *ctx,
-                                const struct weir_q_query_named_block_nodes_args *args, json_t **ret_value,
-                                struct weir_error **err)
+weir_co_fn int qmp_query_named_block_nodes(struct weir_qmp_context *ctx,
+                                           const struct weir_q_query_named_block_nodes_args *args,
+                                           json_t **ret_value, struct weir_error **err)
 {
     struct node_list list = { NULL, 0 };
     struct weir_node *node;
@@ -145,8 +145,8 @@ int qmp_query_named_block_nodes(struct weir_qmp_context *ctx,
     return 0;
 }
 
-int qmp_query_block(struct weir_qmp_context *ctx, const struct weir_q_query_block_args *args,
-                    json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_query_block(struct weir_qmp_context *ctx, const struct weir_q_query_block_args *args,
+                               json_t **ret_value, struct weir_error **err)
 {
     *ret_value = json_array();
     return 0;
@@ -213,9 +213,9 @@ static void dump_edge(struct graph_dump *dump, struct weir_edge *edge)
                                     perm_list(edge->shared)));
 }
 
-int qmp_x_debug_query_block_graph(struct weir_qmp_context *ctx,
-                                  const struct weir_q_x_debug_query_block_graph_args *args,
-                                  json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_x_debug_query_block_graph(struct weir_qmp_context *ctx,
+                                             const struct weir_q_x_debug_query_block_graph_args *args,
+                                             json_t **ret_value, struct weir_error **err)
 {
     struct graph_dump dump = { json_array(), json_array(), 1 };
     struct weir_node *node;

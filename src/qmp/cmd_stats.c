@@ -75,8 +75,9 @@ static json_t *node_stats(struct weir_node *node)
     return object;
 }
 
-int qmp_query_blockstats(struct weir_qmp_context *ctx, const struct weir_q_query_blockstats_args *args,
-                         json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_query_blockstats(struct weir_qmp_context *ctx,
+                                    const struct weir_q_query_blockstats_args *args, json_t **ret_value,
+                                    struct weir_error **err)
 {
     *ret_value = json_array();
     if (args->query_nodes) {

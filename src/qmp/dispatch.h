@@ -51,11 +51,11 @@ struct weir_qmp_session {
 };
 
 /*
- * Executes one request. @request is any JSON value (borrowed); *session changes with a successful negotiation.
+ * Executes one request. @input is any JSON value (borrowed); *session changes with a successful negotiation.
  * Returns the reply, a new reference. Never fails: errors are replies.
  */
 json_t *weir_qmp_dispatch(const struct weir_qmp_commands *commands, struct weir_qmp_context *ctx,
-                          struct weir_qmp_session *session, json_t *request) weir_co_fn;
+                          struct weir_qmp_session *session, json_t *input) weir_co_fn;
 
 /* {"error": {...}}, with "id" where @id is not NULL. @error is borrowed. */
 json_t *weir_qmp_error_reply(json_t *id, const struct weir_error *error);

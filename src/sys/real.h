@@ -53,7 +53,7 @@ int weir_real_net_is_listening(int fd);
 
 /* real_thread.c */
 int weir_real_thread_start(const char *name, void (*run)(void *arg), void *arg, void **ret_thread);
-void weir_real_thread_join(void *thread);
+void weir_real_thread_join(void *handle);
 void weir_real_thread_work(struct weir_sys_work *work);
 void weir_real_thread_preempt(void);
 

@@ -168,7 +168,7 @@ static void make_image(int fd)
     WEIR_ASSERT(pwrite(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header));
 }
 
-static void side_init(struct side *side, unsigned index, struct weir_node *node)
+static weir_co_fn void side_init(struct side *side, unsigned index, struct weir_node *node)
 {
     struct weir_error *err = NULL;
     unsigned perm = WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE;

@@ -152,7 +152,7 @@ void sim_give_way(void);
 void sim_spend(int64_t duration_ns);
 void sim_threads_drop(void);
 int sim_thread_start(const char *name, void (*run)(void *arg), void *arg, void **ret_thread);
-void sim_thread_join(void *thread);
+void sim_thread_join(void *handle);
 
 /* ---- worker.c ---- */
 
