@@ -27,7 +27,6 @@ static void *thread_main(void *arg)
 {
     struct thread *thread = arg;
 
-    (void)pthread_setname_np(pthread_self(), thread->name); /* for people only */
     thread->run(thread->arg);
     return NULL;
 }
@@ -55,11 +54,14 @@ int weir_real_thread_start(const char *name, void (*run)(void *arg), void *arg, 
     for (size_t i = 0; i < sizeof(thread->name) - 1 && name[i]; i++)
         thread->name[i] = name[i];
     ret = create(&thread->id, NULL, thread_main, thread);
-    if (ret < 0)
+    if (ret < 0) {
         free(thread);
-    else
-        *ret_thread = thread;
-    return ret;
+        return ret;
+    }
+    /* Here and not in the thread: whoever looks after this call sees it. For people only. */
+    (void)pthread_setname_np(thread->id, thread->name);
+    *ret_thread = thread;
+    return 0;
 }
 
 void weir_real_thread_join(void *handle)

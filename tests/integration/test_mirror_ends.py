@@ -125,7 +125,6 @@ def test_source_that_hangs(start, tmp, drop_guest):
 
 def test_no_writer_passes_the_mirror_by(daemon, tmp):
     """A second writer directly on the source would not be mirrored: it is refused while the mirror stands above it."""
-    daemon.serve_nbd()
     mirror(daemon, tmp)
     daemon.qmp.event('BLOCK_JOB_READY', 10, device='j')
     with pytest.raises(QmpError) as caught:
