@@ -33,6 +33,9 @@
 #define RETRY_NS (100 * 1000000LL)
 /* How long letting go of a target that does not answer may take. */
 #define LET_GO_NS (500 * 1000000LL)
+/* How long the end of a job looks after requests that it has left behind. */
+#define SETTLE_NS (100 * 1000000LL)
+#define SETTLE_STEP_NS 1000000LL
 /* A filter that cannot be taken out: how long the next try may take, at most, and how many times that it rests. */
 #define AGAIN_NS (50 * 1000000LL)
 #define AGAIN_MAX_NS (1000 * 1000000LL)
@@ -147,7 +150,10 @@ static weir_co_fn int copy_failed(struct mirror *mirror, const struct weir_copy_
     if (job->status == WEIR_JOB_PENDING && policy != WEIR_JOB_ON_ERROR_IGNORE)
         policy = WEIR_JOB_ON_ERROR_REPORT;
     if (weir_job_io_error(job, policy, state->error, state->error_write))
-        return weir_job_fail(job, state->error, "%s", strerror(-state->error));
+        return weir_job_fail(
+            job, state->error, "Could not %s '%s': %s", state->error_write ? "write to" : "read",
+            weir_node_file_name(state->error_write ? mirror->parts->target : mirror->parts->source),
+            strerror(-state->error));
     if (job->user_paused) {
         while (job->user_paused && !job->cancelled)
             weir_job_wait(job, -1);
@@ -290,7 +296,8 @@ static weir_co_fn int flush_target(struct mirror *mirror)
     if (ret) {
         /* The pivot does not happen, whatever the policy: durability cannot be ignored. */
         (void)!weir_job_io_error(&mirror->job, WEIR_JOB_ON_ERROR_REPORT, ret, true);
-        (void)weir_job_fail(&mirror->job, ret, "Could not flush the target: %s", strerror(-ret));
+        (void)weir_job_fail(&mirror->job, ret, "Could not flush '%s': %s",
+                            weir_node_file_name(mirror->parts->target), strerror(-ret));
     }
     return ret;
 }
@@ -421,6 +428,16 @@ static weir_co_fn void remove_later(void *arg)
     free(leftover);
 }
 
+/* Requests that hang nowhere come back at once: whoever uses the nodes next need not meet them there. */
+static weir_co_fn void settle(struct weir_node *top)
+{
+    int64_t deadline = weir_sys->clock_ns() + SETTLE_NS;
+
+    while (weir_sys->clock_ns() < deadline && (weir_edge_abandoned(weir_mirror_top_source(top)) ||
+                                               weir_edge_abandoned(weir_mirror_top_target(top))))
+        weir_co_sleep(SETTLE_STEP_NS);
+}
+
 static weir_co_fn void mirror_clean(struct weir_job *job)
 {
     struct mirror *mirror = mirror_of(job);
@@ -430,6 +447,8 @@ static weir_co_fn void mirror_clean(struct weir_job *job)
     if (!mirror->pivoted)
         let_go(mirror);
     weir_copy_stop(parts->copy);
+    if (!mirror->pivoted)
+        settle(parts->top);
     weir_mutex_lock(&parts->mutex);
     parts->job = NULL;
     weir_mutex_unlock(&parts->mutex);
@@ -583,12 +602,12 @@ int weir_mirror_start(const struct weir_mirror_options *options, struct weir_err
         .auto_dismiss = options->auto_dismiss,
         .speed = options->speed,
     };
-    struct weir_node *source = weir_node_lookup(options->device, NULL, err), *target;
+    struct weir_node *source = weir_node_lookup(options->device, options->device, err), *target;
     struct weir_job *job;
     struct mirror *mirror;
     int ret;
 
-    target = source ? weir_node_lookup(NULL, options->target, err) : NULL;
+    target = source ? weir_node_lookup(options->target, options->target, err) : NULL;
     if (!target)
         return -ENODEV;
     ret = options->granularity ? check_granularity(options->granularity, err) : 0;
