@@ -240,7 +240,8 @@ def test_raw_block_status(daemon, tmp):
 # ---- blkdebug ----
 
 def blkdebug(daemon, *rules, node='n', image=None, **options):
-    return opened(daemon, 'blkdebug', node, structured=False, inject_error=[{k.replace('_', '-'): v for k, v in r.items()} for r in rules],
+    errors = [{k.replace('_', '-'): v for k, v in r.items()} for r in rules]
+    return opened(daemon, 'blkdebug', node, structured=False, inject_error=errors,
                   image=image or {'driver': 'file', 'filename': fill(daemon.directory / f'{node}.img', SIZE),
                                   'discard': 'unmap'},
                   discard='unmap', **options)
@@ -262,7 +263,8 @@ def test_blkdebug_inject_error(daemon, image):
 def test_blkdebug_iotype(daemon):
     """A rule hits the kind of request that it names."""
     calls = {'read': lambda h: h.pread(4096, 0), 'write': lambda h: h.pwrite(b'x' * 4096, 0),
-             'write-zeroes': lambda h: h.zero(4096, 0), 'discard': lambda h: h.trim(4096, 0), 'flush': lambda h: h.flush()}
+             'write-zeroes': lambda h: h.zero(4096, 0), 'discard': lambda h: h.trim(4096, 0),
+              'flush': lambda h: h.flush()}
     for number, iotype in enumerate(calls):
         handle = blkdebug(daemon, {'event': 'none', 'iotype': iotype}, node=f'n{number}')
         for kind in ('write', 'read', 'write-zeroes', 'discard', 'flush'):
@@ -301,7 +303,8 @@ def test_blkdebug_once(daemon):
     handle = blkdebug(daemon, {'event': 'none', 'iotype': 'read', 'once': False}, node='m')
     for _ in range(3):
         fails(errno.EIO, handle.pread, 512, 0)
-    handle = blkdebug(daemon, *[{'event': 'none', 'iotype': 'read', 'once': True, 'errno': n} for n in (28, 1)], node='two')
+    rules = [{'event': 'none', 'iotype': 'read', 'once': True, 'errno': n} for n in (28, 1)]
+    handle = blkdebug(daemon, *rules, node='two')
     assert sorted(fails_with(handle.pread, 512, 0) for _ in range(2)) == [errno.EPERM, errno.ENOSPC]
     handle.pread(512, 0)
 

@@ -375,7 +375,7 @@ def test_log_of_clients(node):
     lines = [line for line in node.stderr.splitlines() if 'nbd: ' in line and 'listening' not in line]
     assert len(lines) == 3, lines
     assert "uses export 'e'" in lines[0]
-    assert "export 'e': write of 512 bytes at 0: the export is read-only" in lines[1]
+    assert 'write of 512 bytes at 0: the export is read-only' in lines[1]
     assert "left export 'e': disconnected" in lines[2] and '5 failed' in lines[2]
 
 

@@ -141,7 +141,8 @@ def test_job_pause_resume(disks):
     disks.qmp.job_wait('j', 'paused')
     before = progress(disks)
     info = block_job(disks)
-    assert info['paused'] and info['status'] == 'paused' and not info['busy'] and disks.qmp.job('j')['status'] == 'paused'
+    assert info['paused'] and info['status'] == 'paused' and not info['busy']
+    assert disks.qmp.job('j')['status'] == 'paused'
     assert error_of(disks, 'job-pause', id='j').text == 'Job is already paused'
     disks.qmp('block-job-set-speed', device='j', speed=0)
     for _ in range(50):
@@ -240,7 +241,8 @@ def test_job_auto_dismiss(disks):
         mirror(disks)
     assert caught.value.text == "Job ID 'j' already in use"
     for verb in ('job-cancel', 'job-pause', 'job-complete', 'job-finalize'):
-        assert f"Job 'j' in state 'concluded' cannot accept command verb '{verb[4:]}'" == error_of(disks, verb, id='j').text
+        text = error_of(disks, verb, id='j').text
+        assert text == f"Job 'j' in state 'concluded' cannot accept command verb '{verb[4:]}'"
     mirror(disks, job_id='other')  # the nodes are free
     disks.qmp.event('BLOCK_JOB_READY', device='other')
     disks.qmp('job-dismiss', id='j')
@@ -364,7 +366,8 @@ def test_several_jobs(start, tmp):
     for i in range(8):
         for kind in 'nt':
             daemon.add_file(f'{kind}{i}', fill(tmp / f'{kind}{i}.img', MiB, seed=i if kind == 'n' else 99))
-        mirror(daemon, job_id=f'j{i}', device=f'n{i}', target=f't{i}', copy_mode=('background', 'write-blocking')[i % 2])
+        mode = ('background', 'write-blocking')[i % 2]
+        mirror(daemon, job_id=f'j{i}', device=f'n{i}', target=f't{i}', copy_mode=mode)
     wait_until(lambda: all(j['status'] == 'ready' for j in daemon.qmp('query-jobs')), 20)
     for i in range(8):
         daemon.qmp('job-complete', id=f'j{i}')

@@ -77,7 +77,8 @@ def test_object_add_del(daemon):
         for name in ('g', 'io.0-a_b'):
             qmp('object-del', id=name)
             assert error_of(qmp, 'object-del', id=name).text == f"object '{name}' not found"
-    for options, text in (({'qom-type': 'nonsense', 'id': 'x'}, "Parameter 'qom-type' does not accept value 'nonsense'"),
+    for options, text in (({'qom-type': 'nonsense', 'id': 'x'},
+                           "Parameter 'qom-type' does not accept value 'nonsense'"),
                           ({'qom-type': 'iothread', 'id': '1 x'}, "Parameter 'id' expects an identifier"),
                           ({'qom-type': 'iothread'}, "Parameter 'id' is missing"),
                           ({'id': 'x'}, "Parameter 'qom-type' is missing"),

@@ -89,7 +89,8 @@ def test_exec_oob(start):
 
 # ---- framing ----
 
-@pytest.mark.parametrize('identifier', [0, -5, 1 << 62, 1.5, 'text', '', [1, [2]], {'a': {'b': None}}, None, True, 'é\n"'])
+@pytest.mark.parametrize('identifier', [0, -5, 1 << 62, 1.5, 'text', '', [1, [2]], {'a': {'b': None}}, None, True,
+                                        'é\n"'])
 def test_id_is_echoed(qmp, identifier):
     qmp.send({'execute': 'query-version', 'id': identifier})
     reply = qmp.reply()
@@ -197,7 +198,8 @@ MALFORMED = {
     'comma at the end': b'{"execute":"query-version",}', 'no colon': b'{"execute" "query-version"}',
     'bad escape': b'{"execute":"\\q"}', 'control character': b'{"execute":"a\x01b"}',
     'lone surrogate': b'{"execute":"\\ud83d"}', 'bad UTF-8': b'{"execute":"\xc3\x28"}', 'NUL': b'\0',
-    'closing first': b'}', 'key is a number': b'{1:2}', 'duplicate key': b'{"execute":"query-version","execute":"quit"}',
+    'closing first': b'}', 'key is a number': b'{1:2}',
+    'duplicate key': b'{"execute":"query-version","execute":"quit"}',
     'overlong UTF-8': b'{"execute":"\xc0\xaf"}',
 }
 

@@ -9,5 +9,6 @@ from weirtest.nbdclient import nbd_connect, nbd_uri
 from weirtest.qmp import Qmp, QmpError
 from weirtest.tools import MiB, KiB, fill, file_bytes, run, wait_until
 
-__all__ = ['Daemon', 'FuseDisk', 'daemon_command', 'is_peer', 'nbd_connect', 'nbd_uri', 'Qmp', 'QmpError', 'MiB', 'KiB', 'fill',
+__all__ = ['Daemon', 'FuseDisk', 'daemon_command', 'is_peer', 'nbd_connect', 'nbd_uri', 'Qmp', 'QmpError', 'MiB',
+           'KiB', 'fill',
            'file_bytes', 'run', 'wait_until']

@@ -72,7 +72,8 @@ class Daemon:
         if qmp:
             try:
                 if str(ready_path) in self.argv:
-                    wait_until(lambda: ready_path.exists() or self.process.poll() is not None, limit, 'the peer is ready')
+                    wait_until(lambda: ready_path.exists() or self.process.poll() is not None, limit,
+                               'the peer is ready')
                 self.qmp = self.connect(limit)
             except BaseException:
                 self.kill()

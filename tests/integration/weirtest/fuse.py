@@ -58,7 +58,8 @@ class FuseDisk:
     def stop(self):
         """From the return on nobody is answered."""
         self.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: all(state(self.process.pid, task) == 'T' for task in tasks(self.process.pid)), 10, 'it stops')
+        pid = self.process.pid
+        wait_until(lambda: all(state(pid, task) == 'T' for task in tasks(pid)), 10, 'it stops')
 
     @staticmethod
     def wait_stuck(daemon):
