@@ -88,11 +88,26 @@ static void refresh(struct weir_edge *edge)
 {
     struct weir_export *at = edge->root;
     uint64_t preferred = WEIR_MIN(edge->node->limits.transfer_opt, (uint64_t)PREFERRED_SIZE_MAX);
+    char *file, *old;
 
     if (!weir_is_power_of_2(preferred) || preferred < PREFERRED_SIZE)
         preferred = PREFERRED_SIZE;
     atomic_store_explicit(&at->preferred_size, (uint32_t)preferred, memory_order_relaxed);
     atomic_store_explicit(&at->size, weir_node_size(edge->node), memory_order_relaxed);
+    file = weir_strdup(weir_node_file_name(edge->node));
+    weir_mutex_lock(&at->file_mutex);
+    old = at->file;
+    at->file = file;
+    weir_mutex_unlock(&at->file_mutex);
+    free(old);
+}
+
+const char *weir_export_file(struct weir_export *at, char *text, size_t size)
+{
+    weir_mutex_lock(&at->file_mutex);
+    snprintf(text, size, "%s", at->file ? at->file : "");
+    weir_mutex_unlock(&at->file_mutex);
+    return text;
 }
 
 static const struct weir_root_ops root_ops = {
@@ -129,6 +144,8 @@ static void unref(struct weir_export *at)
     if (--at->refs > 0)
         return;
     weir_iothread_unref(at->iothread);
+    weir_mutex_done(&at->file_mutex);
+    free(at->file);
     free(at->id);
     free(at);
 }
@@ -179,7 +196,7 @@ static int check_options(const struct weir_export_options *options, struct weir_
     }
     if (!find_type(options->type))
         return weir_error_set(err, -EINVAL, "Parameter 'type' does not accept value '%s'", options->type);
-    return 0;
+    return weir_node_lookup(NULL, options->node_name, err) ? 0 : -ENOENT;
 }
 
 int weir_export_add(const struct weir_export_options *options, struct weir_error **err)
@@ -198,6 +215,7 @@ int weir_export_add(const struct weir_export_options *options, struct weir_error
     at->writable = options->writable;
     at->writethrough = options->writethrough;
     at->refs = 1;
+    weir_mutex_init(&at->file_mutex);
     TAILQ_INSERT_TAIL(&exports, at, link);
     ret = take_iothread(at, options->iothread, err);
     if (ret == 0)

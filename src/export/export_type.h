@@ -6,6 +6,7 @@
 #define WEIR_EXPORT_EXPORT_TYPE_H
 
 #include "export/export.h"
+#include "sys/mutex.h"
 #include <stdatomic.h>
 #include <sys/queue.h>
 
@@ -36,6 +37,8 @@ struct weir_export {
     /* Of the node, for any loop. */
     _Atomic uint64_t size;
     _Atomic uint32_t preferred_size;
+    struct weir_mutex file_mutex;
+    char *file;  /* name of the file behind the node, for messages; file_mutex */
     void *state; /* the kind's own */
     TAILQ_ENTRY(weir_export) link;
 };
@@ -44,6 +47,8 @@ struct weir_export {
 void weir_export_client_enter(struct weir_export *at);
 void weir_export_client_leave(struct weir_export *at);
 
+/* The name of the file that the export shows, for messages, in @text. Any thread. Returns @text. */
+const char *weir_export_file(struct weir_export *at, char *text, size_t size);
 /* One line to whoever listens. Any thread. */
 void weir_export_log(const char *format, ...) weir_printf(1, 2);
 

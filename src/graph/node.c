@@ -173,6 +173,16 @@ struct weir_edge *weir_node_primary(const struct weir_node *node)
     return child_of_role(node, WEIR_ROLE_PRIMARY);
 }
 
+const char *weir_node_file_name(struct weir_node *node)
+{
+    const char *name = node->driver->filename ? node->driver->filename(node) : NULL;
+    struct weir_edge *below = name ? NULL : weir_node_primary(node);
+
+    if (name)
+        return name;
+    return below ? weir_node_file_name(below->node) : node->name;
+}
+
 static struct weir_node *skip(struct weir_node *node, bool implicit_only)
 {
     while (node && (node->driver->flags & WEIR_DRIVER_FILTER) && (node->implicit || !implicit_only)) {

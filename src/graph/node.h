@@ -123,6 +123,8 @@ int weir_node_open_child(struct weir_node *node, json_t *reference, const char *
 struct weir_edge *weir_node_filtered(const struct weir_node *node);
 struct weir_edge *weir_node_cow(const struct weir_node *node);
 struct weir_edge *weir_node_primary(const struct weir_node *node);
+/* The name that a person knows the node by: its file's, or its own. Borrowed from a node. Control loop. */
+const char *weir_node_file_name(struct weir_node *node);
 /* Down through filters (implicit ones only / all) to the first node that is not one. */
 struct weir_node *weir_node_skip_implicit(struct weir_node *node);
 struct weir_node *weir_node_skip_filters(struct weir_node *node);

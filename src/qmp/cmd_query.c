@@ -15,21 +15,6 @@ static char *describe_command(struct weir_edge *edge)
 
 const struct weir_root_ops weir_qmp_root_ops = { .kind = "block-backend", .describe = describe_command };
 
-/* The name that a person knows the node by: its file's, or its own. */
-static const char *file_name(struct weir_node *node)
-{
-    struct weir_edge *below;
-    const char *name;
-
-    if (node->driver->filename) {
-        name = node->driver->filename(node);
-        if (name)
-            return name;
-    }
-    below = weir_node_primary(node);
-    return below ? file_name(below->node) : node->name;
-}
-
 static unsigned backing_depth(struct weir_node *node)
 {
     unsigned depth = 0;
@@ -67,7 +52,7 @@ static weir_co_fn int64_t allocated_size(struct weir_node *node)
 static json_t *image_info(struct weir_node *node, int64_t allocated)
 {
     json_t *image = json_pack("{s:I, s:s, s:s}", "virtual-size", (json_int_t)weir_node_size(node), "filename",
-                              file_name(node), "format", node->driver->name);
+                              weir_node_file_name(node), "format", node->driver->name);
 
     if (allocated >= 0)
         json_object_set_new(image, "actual-size", json_integer(allocated));
@@ -92,8 +77,8 @@ static json_t *node_info(struct weir_node *node, int64_t allocated)
     static const char *const zero_limits[] = { "iops_rd", "iops_wr", "iops", "bps_rd", "bps_wr", "bps" };
     json_t *info = json_pack(
         "{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:i}", "node-name", node->name, "drv", node->driver->name, "ro",
-        node->read_only, "file", file_name(node), "backing_file_depth", backing_depth(node), "encrypted", 0,
-        "detect_zeroes",
+        node->read_only, "file", weir_node_file_name(node), "backing_file_depth", backing_depth(node),
+        "encrypted", 0, "detect_zeroes",
         weir_schema_enum_name(&weir_schema_blockdev_detect_zeroes_options, (int)node->detect_zeroes),
         "write_threshold", 0);
 

@@ -10,6 +10,7 @@
 #include "io/io.h"
 #include <errno.h>
 
+#define FILE_NAME_MAX 256
 #define CACHE_CHUNK ((uint64_t)1 << 20) /* bytes that CACHE reads at a time */
 #define STATUS_STEPS 64u                /* steps of BLOCK_STATUS before others get their turn */
 
@@ -65,10 +66,14 @@ static void answer_error(struct weir_nbd_request *request, int error, const char
     struct weir_nbd_connection *connection = request->connection;
     const struct weir_nbd_command *command = &request->command;
 
-    if (!connection->failed++)
-        weir_export_log("nbd: %s: export '%s': %s of %u bytes at %llu: %s", connection->peer,
-                        connection->export->id, weir_nbd_command_name(command->type), command->length,
+    if (!connection->failed++) {
+        char file[FILE_NAME_MAX];
+
+        weir_export_log("nbd: %s: export '%s' (%s): %s of %u bytes at %llu: %s", connection->peer,
+                        connection->export->id, weir_export_file(connection->export, file, sizeof(file)),
+                        weir_nbd_command_name(command->type), command->length,
                         (unsigned long long)command->offset, message);
+    }
     weir_nbd_reply_error(&request->reply, command, connection->rules.structured, error, message);
     answer(request);
 }
@@ -78,6 +83,8 @@ static const char *describe(int error)
 {
     const char *text = strerrordesc_np(-error);
 
+    if (error == -ESTALE)
+        return "another process has changed the file: it is shorter than it was";
     return text ? text : "Unknown error";
 }
 

@@ -61,6 +61,7 @@ struct weir_host_locks {
 };
 
 struct weir_host_file {
+    struct weir_node *node; /* whose state this is */
     char *path;
     struct weir_host_fd *fd;
     enum weir_sys_file_type type;

@@ -143,8 +143,19 @@ static weir_co_fn int transfer_queued(struct weir_host_file *host, int fd, bool 
 /* ---- whole transfers ---- */
 
 /*
+ * A read ended at the end of the file, @done bytes into the request. What lies beyond the node's size is zero; but
+ * when the file ends before that, somebody else has cut it short, and the guest must not take zeroes for its data.
+ */
+static int check_end(const struct weir_host_file *host, const struct weir_request *request, uint64_t done)
+{
+    uint64_t end = WEIR_MIN(request->offset + request->length, weir_node_size(host->node));
+
+    return request->op == WEIR_OP_READ && request->offset + done < end ? -ESTALE : 0;
+}
+
+/*
  * What a transfer that moved less than it should leaves to be done; 0 when nothing is. A read that ended at
- * the end of the file is complete: the rest is zero.
+ * the end of the file is complete: the rest is zero. (See check_end().)
  */
 static uint64_t advance(struct weir_host_file *host, const struct weir_request *request, uint64_t done,
                         bool at_end, struct iovec *iov, struct rest *rest)
@@ -182,7 +193,7 @@ static __attribute__((noinline)) weir_co_fn int finish(struct weir_host_file *ho
             return -EIO;
         done += (unsigned)ret;
     }
-    return 0;
+    return check_end(host, request, done);
 }
 
 static weir_co_fn int transfer(struct weir_host_file *host, struct weir_request *request, int fd,
@@ -206,7 +217,7 @@ static weir_co_fn int transfer(struct weir_host_file *host, struct weir_request 
         return -EIO;
     if (!moved) {
         weir_iov_fill(request->iov, request->iovcnt, 0, 0, request->length);
-        return 0;
+        return check_end(host, request, 0);
     }
     return finish(host, fd, request, (uint64_t)moved, flags);
 }
@@ -271,7 +282,7 @@ static __attribute__((noinline)) int try_finish(struct weir_host_file *host, str
             return (int)moved;
         done += (uint64_t)moved;
     }
-    return 0;
+    return check_end(host, request, done);
 }
 
 static int try_read(struct weir_host_file *host, struct weir_request *request)

@@ -231,6 +231,7 @@ int weir_host_open(struct weir_node *node, const struct weir_host_options *optio
     weir_mutex_init(&host->write_mutex);
     weir_mutex_init(&host->calls_mutex);
     weir_co_queue_init(&host->calls_queue);
+    host->node = node;
     host->path = weir_strdup(options->path);
     ret = open_file(node, options, err);
     if (ret < 0) {
