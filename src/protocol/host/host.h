@@ -61,7 +61,6 @@ struct weir_host_locks {
 };
 
 struct weir_host_file {
-    struct weir_node *node; /* whose state this is */
     char *path;
     struct weir_host_fd *fd;
     enum weir_sys_file_type type;
@@ -70,6 +69,8 @@ struct weir_host_file {
     bool locking;
     uint32_t logical_block, memory_align, discard_granularity;
     uint64_t device, inode;
+    /* The file was this long when it was opened, and nobody here has cut it: it is at least this long. Any loop. */
+    _Atomic uint64_t length_min;
     struct weir_host_direction reading, writing;
     /* What the file system has refused once is not asked again. */
     atomic_bool no_punch, no_zero_range, no_extents, no_discard;

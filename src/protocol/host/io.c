@@ -143,12 +143,12 @@ static weir_co_fn int transfer_queued(struct weir_host_file *host, int fd, bool 
 /* ---- whole transfers ---- */
 
 /*
- * A read ended at the end of the file, @done bytes into the request. What lies beyond the node's size is zero; but
- * when the file ends before that, somebody else has cut it short, and the guest must not take zeroes for its data.
+ * A read ended at the end of the file, @done bytes into the request. What lies beyond it is zero; but when the file
+ * was longer before, somebody else has cut it short, and the guest must not take zeroes for its data.
  */
 static int check_end(const struct weir_host_file *host, const struct weir_request *request, uint64_t done)
 {
-    uint64_t end = WEIR_MIN(request->offset + request->length, weir_node_size(host->node));
+    uint64_t end = WEIR_MIN(request->offset + request->length, atomic_load(&host->length_min));
 
     return request->op == WEIR_OP_READ && request->offset + done < end ? -ESTALE : 0;
 }

@@ -206,6 +206,7 @@ static weir_co_fn int open_file(struct weir_node *node, const struct weir_host_o
         return ret;
     }
     size = weir_align_up(job->stat.size, SECTOR);
+    atomic_store(&host->length_min, job->stat.size);
     take_over(host, job);
     open_job_free(job);
     host->dynamic = node->auto_read_only && !node->read_only_asked;
@@ -231,7 +232,6 @@ int weir_host_open(struct weir_node *node, const struct weir_host_options *optio
     weir_mutex_init(&host->write_mutex);
     weir_mutex_init(&host->calls_mutex);
     weir_co_queue_init(&host->calls_queue);
-    host->node = node;
     host->path = weir_strdup(options->path);
     ret = open_file(node, options, err);
     if (ret < 0) {
@@ -385,6 +385,8 @@ int weir_host_resize(struct weir_node *node, uint64_t size, struct weir_error **
     fd = weir_host_write_get(host);
     if (!fd)
         return weir_error_set(err, -EACCES, "Image is read-only");
+    if (size < atomic_load(&host->length_min))
+        atomic_store(&host->length_min, size);
     ret = fd_job_do(fd, run_truncate, size, WEIR_OPEN_LIMIT_NS, &result);
     weir_host_write_put(host, fd);
     if (ret < 0)
@@ -392,6 +394,7 @@ int weir_host_resize(struct weir_node *node, uint64_t size, struct weir_error **
                               host->path, LIMIT_SECONDS);
     if (result < 0)
         return weir_error_set_errno(err, (int)result, "Failed to resize the file '%s'", host->path);
+    atomic_store(&host->length_min, size);
     weir_node_set_size(node, weir_align_up(size, SECTOR));
     return 0;
 }
