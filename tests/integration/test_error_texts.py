@@ -18,7 +18,7 @@ NULL = {'driver': 'null-co', 'node-name': 'x'}
 def nodes(daemon):
     """A daemon with the null nodes n and t."""
     for node in ('n', 't'):
-        daemon.qmp('blockdev-add', {'driver': 'null-co', 'node-name': node, 'size': MiB})
+        daemon.qmp('blockdev-add', {'driver': 'null-co', 'node-name': node, 'size': 64 * MiB})
     return daemon
 
 
@@ -164,7 +164,7 @@ def test_job_errors(nodes):
 
 def test_same_job_id(nodes):
     for node in ('n2', 't2'):
-        nodes.qmp('blockdev-add', {'driver': 'null-co', 'node-name': node, 'size': MiB})
+        nodes.qmp('blockdev-add', {'driver': 'null-co', 'node-name': node, 'size': 64 * MiB})
     nodes.qmp('blockdev-mirror', dict(MIRROR, speed=4096))
     error = error_of(nodes, 'blockdev-mirror', changed(MIRROR, device='n2', target='t2'))
     assert error.text == "Job ID 'j' already in use"
