@@ -102,3 +102,10 @@ const struct weir_driver weir_driver_throttle = {
     .drain_begin = throttle_drain_begin,
     .drain_end = throttle_drain_end,
 };
+
+struct weir_throttle_group *weir_throttle_group_of(struct weir_node *node)
+{
+    return node->driver == &weir_driver_throttle
+               ? ((struct throttle_state *)weir_node_state(node))->member.group
+               : NULL;
+}

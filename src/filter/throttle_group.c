@@ -244,6 +244,11 @@ struct weir_throttle_group *weir_throttle_group_find(const char *name)
     return NULL;
 }
 
+const char *weir_throttle_group_name(const struct weir_throttle_group *group)
+{
+    return group->name;
+}
+
 static void apply(struct weir_throttle_group *group, const struct weir_q_throttle_limits *limits,
                   const struct weir_throttle_buckets *buckets)
 {

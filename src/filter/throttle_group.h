@@ -39,6 +39,9 @@ struct weir_throttle_member {
 int weir_throttle_group_new(const char *name, const struct weir_q_throttle_limits *limits,
                             struct weir_error **err) weir_must_check;
 struct weir_throttle_group *weir_throttle_group_find(const char *name); /* or NULL */
+const char *weir_throttle_group_name(const struct weir_throttle_group *group);
+/* The group of a throttle node; NULL for other nodes. */
+struct weir_throttle_group *weir_throttle_group_of(struct weir_node *node);
 /* Refuses while nodes use it. */
 int weir_throttle_group_del(struct weir_throttle_group *group, struct weir_error **err) weir_must_check;
 /*

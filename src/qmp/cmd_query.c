@@ -3,6 +3,7 @@
  * QMP: what the graph looks like.
  */
 #include "base/alloc.h"
+#include "filter/throttle_group.h"
 #include "gen/commands.h"
 #include "graph/graph.h"
 #include "qmp/cmd.h"
@@ -72,9 +73,25 @@ static json_t *children_info(struct weir_node *node)
     return children;
 }
 
+/* The limits of its group, if it is a throttle node; else there are none. */
+static void add_throttle(json_t *info, struct weir_throttle_group *group)
+{
+    struct weir_q_throttle_limits limits = { 0 };
+
+    if (group) {
+        weir_throttle_group_limits(group, &limits);
+        json_object_set_new(info, "group", json_string(weir_throttle_group_name(group)));
+    }
+    json_object_set_new(info, "bps", json_integer(limits.bps_total));
+    json_object_set_new(info, "bps_rd", json_integer(limits.bps_read));
+    json_object_set_new(info, "bps_wr", json_integer(limits.bps_write));
+    json_object_set_new(info, "iops", json_integer(limits.iops_total));
+    json_object_set_new(info, "iops_rd", json_integer(limits.iops_read));
+    json_object_set_new(info, "iops_wr", json_integer(limits.iops_write));
+}
+
 static json_t *node_info(struct weir_node *node, int64_t allocated)
 {
-    static const char *const zero_limits[] = { "iops_rd", "iops_wr", "iops", "bps_rd", "bps_wr", "bps" };
     json_t *info = json_pack(
         "{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:i}", "node-name", node->name, "drv", node->driver->name, "ro",
         node->read_only, "file", weir_node_file_name(node), "backing_file_depth", backing_depth(node),
@@ -82,8 +99,7 @@ static json_t *node_info(struct weir_node *node, int64_t allocated)
         weir_schema_enum_name(&weir_schema_blockdev_detect_zeroes_options, (int)node->detect_zeroes),
         "write_threshold", 0);
 
-    for (unsigned i = 0; i < WEIR_ARRAY_SIZE(zero_limits); i++)
-        json_object_set_new(info, zero_limits[i], json_integer(0));
+    add_throttle(info, weir_throttle_group_of(node));
     json_object_set_new(info, "cache",
                         json_pack("{s:b, s:b, s:b}", "writeback", 1, "direct", node->cache_direct, "no-flush",
                                   node->cache_no_flush));
