@@ -156,14 +156,18 @@ weir_co_fn DRIVER_TEST(size_is_no_multiple_of_512_direct)
     del("f");
 }
 
-/* Somebody else cuts the file behind our back: what is gone reads as zero. */
+/* Somebody else cuts the file behind our back: what is gone does not read as zero but fails, until it is written. */
 static weir_co_fn void cut(const char *file)
 {
     struct weir_edge *edge = user(
         add("{'driver':'file','node-name':'f','filename':'%s'}", make_file(file, 2 * MIB, 1)), R | W, ALL);
+    weir_autofree char *buffer = weir_alloc(MIB);
 
     WEIR_ASSERT(!truncate(file, MIB + 5));
-    WEIR_ASSERT(holds(edge, MIB, 5, 1) && holds(edge, MIB + 5, MIB - 5, 0) && holds(edge, 2 * MIB - 1, 1, 0));
+    WEIR_ASSERT(holds(edge, MIB, 5, 1) && holds(edge, 0, MIB, 1));
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, MIB + 5, MIB - 5, buffer, 0) == -ESTALE);
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, MIB, 6, buffer, 0) == -ESTALE);
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 2 * MIB - 1, 1, buffer, 0) == -ESTALE);
     WEIR_ASSERT(status_of(edge, MIB + 4096, 4096).zero && status_of(edge, MIB + 4096, 4096).length == 4096);
     fill(edge, 2 * MIB - 1, 1, 2);
     WEIR_ASSERT(holds(edge, 2 * MIB - 1, 1, 2) && holds(edge, MIB + 5, MIB - 6, 0));
