@@ -27,7 +27,7 @@ def disk(daemon, tmp):
 # ---- programs ----
 
 def test_nbdinfo(disk):
-    info = json.loads(run('nbdinfo', '--json', disk[2]))
+    info = json.loads(run('nbdinfo', '--json', '--no-content', disk[2]))
     export = info['exports'][0]
     assert info['protocol'] == 'newstyle-fixed' and info['structured']
     assert export['export-size'] == SIZE and not export['is_read_only']
@@ -42,7 +42,8 @@ def test_nbdinfo_list(disk, tmp):
     fill(tmp / 'second.img', MiB)
     daemon.add_file('second', tmp / 'second.img', read_only=True)
     daemon.export('second', writable=False, description='the other one')
-    exports = {e['export-name']: e for e in json.loads(run('nbdinfo', '--list', '--json', daemon.uri()))['exports']}
+    listed = json.loads(run('nbdinfo', '--list', '--json', '--no-content', daemon.uri()))
+    exports = {e['export-name']: e for e in listed['exports']}
     assert set(exports) == {'disk', 'second'}
     assert exports['second']['description'] == 'the other one' and exports['second']['is_read_only']
 
