@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Starts and stops the daemon under test."""
+import contextlib
+import functools
 import json
 import os
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -145,8 +148,28 @@ class Daemon:
         self.assert_no_crash()
 
     def kill(self):
+        """A thread in state D keeps a killed process: with a limit, for the sake of the other tests."""
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+
+    @functools.cached_property
+    def sanitized(self):
+        """Whether it is a sanitizer build. First asked while it runs."""
+        with open(f'/proc/{self.pid}/maps', encoding='utf-8') as maps:
+            return re.search('lib(asan|tsan)', maps.read()) is not None
+
+    def wait_main_thread(self, limit):
+        """Waits until the daemon is done with everything. In a sanitizer build the process itself stays for as long as
+        one of its threads hangs in the host: there only threads make such calls, for its tools follow nothing else."""
+        if not self.sanitized:
+            self.wait(limit)
+            return
+
+        def ended():
+            with open(f'/proc/{self.pid}/stat', encoding='utf-8') as stat:
+                return stat.read().rsplit(')', 1)[1].split()[0] in 'ZX'
+        wait_until(ended, limit, 'the main thread has ended')
 
     def assert_no_crash(self):
         text = self.stderr
