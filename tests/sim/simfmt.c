@@ -490,23 +490,35 @@ static weir_co_fn int simfmt_open(struct weir_node *node, const void *options, s
 
 struct simfmt_stats simfmt_totals __attribute__((section("weir_sim_kept")));
 
-static void add_totals(struct weir_node *node)
+void simfmt_stats(struct weir_node *node, struct simfmt_stats *ret_stats)
 {
-    const struct simfmt_stats *stats = &((struct simfmt *)node->state)->stats;
     struct weir_meta_stats meta;
 
+    *ret_stats = ((struct simfmt *)node->state)->stats;
     weir_meta_stats(node, &meta);
-    simfmt_totals.allocations += stats->allocations;
-    simfmt_totals.aborts += stats->aborts;
-    simfmt_totals.stored += stats->stored;
-    simfmt_totals.in_place += stats->in_place;
-    simfmt_totals.shared += stats->shared;
-    simfmt_totals.no_space += stats->no_space;
-    simfmt_totals.loads += meta.loads;
-    simfmt_totals.evictions += meta.evictions;
-    simfmt_totals.tables_written += meta.tables_written;
-    simfmt_totals.released += meta.released;
-    simfmt_totals.rooms += meta.rooms;
+    ret_stats->loads = meta.loads;
+    ret_stats->evictions = meta.evictions;
+    ret_stats->tables_written = meta.tables_written;
+    ret_stats->released = meta.released;
+    ret_stats->rooms = meta.rooms;
+}
+
+static void add_totals(struct weir_node *node)
+{
+    struct simfmt_stats stats;
+
+    simfmt_stats(node, &stats);
+    simfmt_totals.allocations += stats.allocations;
+    simfmt_totals.aborts += stats.aborts;
+    simfmt_totals.stored += stats.stored;
+    simfmt_totals.in_place += stats.in_place;
+    simfmt_totals.shared += stats.shared;
+    simfmt_totals.no_space += stats.no_space;
+    simfmt_totals.loads += stats.loads;
+    simfmt_totals.evictions += stats.evictions;
+    simfmt_totals.tables_written += stats.tables_written;
+    simfmt_totals.released += stats.released;
+    simfmt_totals.rooms += stats.rooms;
 }
 
 static weir_co_fn void simfmt_close(struct weir_node *node)

@@ -74,5 +74,7 @@ struct simfmt_stats {
     uint64_t loads, evictions, tables_written, released, rooms; /* their caches and quarantines */
 };
 extern struct simfmt_stats simfmt_totals;
+/* The same of one open node, so far. Nobody else uses it meanwhile. */
+void simfmt_stats(struct weir_node *node, struct simfmt_stats *ret_stats);
 
 #endif
