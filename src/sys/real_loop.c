@@ -26,6 +26,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define SQ_ENTRIES 256
@@ -215,6 +216,8 @@ static void enable(struct weir_sys_loop *loop)
     WEIR_ASSERT(io_uring_register((unsigned)loop->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) == 0);
     loop->owner = pthread_self();
     loop->enabled = true;
+    /* The default of 50 us would make every short wait a long one. */
+    (void)prctl(PR_SET_TIMERSLACK, 1000);
     flags_before = loop->ring.int_flags;
     /* Saves the look-up of the descriptor in every call; where the kernel cannot, nothing is lost. */
     (void)io_uring_register_ring_fd(&loop->ring);

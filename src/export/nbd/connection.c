@@ -53,8 +53,8 @@ void weir_nbd_connection_finish(struct weir_nbd_connection *connection)
 {
     struct weir_nbd_request *request;
 
-    if (!connection->ending || connection->in_flight || connection->receiving || connection->sending ||
-        connection->turn_queued || connection->in_turn)
+    if (!connection->ending || connection->in_flight || connection->receiving || connection->resting ||
+        connection->sending || connection->turn_queued || connection->in_turn)
         return;
     while ((request = STAILQ_FIRST(&connection->idle))) {
         STAILQ_REMOVE_HEAD(&connection->idle, link);

@@ -12,6 +12,7 @@
 
 #include "co/co.h"
 #include "export/nbd/handshake.h"
+#include "export/nbd/pace.h"
 #include "export/nbd/proto.h"
 #include "export/nbd/reply.h"
 #include "export/nbd/stream.h"
@@ -64,8 +65,11 @@ struct weir_nbd_connection {
     struct weir_sys_io receive_io, send_io;
     bool receiving, sending;
     struct iovec receive_iov[2], send_iov[WEIR_NBD_SEND_IOVS];
-    size_t receive_room;               /* bytes asked for */
-    bool full;                         /* the last receive got all it asked for */
+    size_t receive_room;    /* bytes asked for */
+    bool full;              /* the last receive got all it asked for */
+    struct weir_timer rest; /* instead of a receive, see pace.h */
+    bool resting;
+    struct weir_nbd_pace pace;
     unsigned luck, probes;             /* of finding more requests before answering */
     struct weir_nbd_requests idle;     /* for reuse */
     struct weir_nbd_requests answered; /* to be sent, in this order */

@@ -24,6 +24,7 @@ enum outcome {
 };
 
 static void run_turn(struct weir_nbd_connection *connection);
+static void rest_over(struct weir_timer *timer);
 
 static bool has_room(const struct weir_nbd_connection *connection)
 {
@@ -38,7 +39,7 @@ static enum outcome take_requests(struct weir_nbd_connection *connection)
     enum outcome outcome = OUTCOME_AGAIN;
     unsigned count = 0;
 
-    if (connection->ending || connection->receiving)
+    if (connection->ending || connection->receiving || connection->resting)
         return OUTCOME_STOP;
     connection->rules.size = atomic_load_explicit(&connection->export->size, memory_order_relaxed);
     while (count < BATCH_MAX && has_room(connection)) {
@@ -115,6 +116,14 @@ static bool receive_now(struct weir_nbd_connection *connection)
     return result != -EAGAIN && received(connection, result);
 }
 
+/* Nothing is in flight and nothing is being sent: only the timer knows of the connection now. */
+static void rest(struct weir_nbd_connection *connection)
+{
+    connection->resting = true;
+    connection->rest.run = rest_over;
+    weir_timer_arm(&connection->rest, weir_sys->clock_ns() + WEIR_NBD_REST_NS);
+}
+
 /* True when something has arrived already; otherwise it is waited for, or the connection ends. */
 static bool receive(struct weir_nbd_connection *connection)
 {
@@ -125,6 +134,11 @@ static bool receive(struct weir_nbd_connection *connection)
         return true;
     if (connection->ending)
         return false;
+    if (!connection->in_flight && !connection->sending &&
+        weir_nbd_pace_rests(&connection->pace, connection->requests)) {
+        rest(connection);
+        return false;
+    }
     count = receive_space(connection);
     if (!count)
         return false;
@@ -156,6 +170,15 @@ static bool receive_more(struct weir_nbd_connection *connection)
     if (connection->luck)
         connection->luck--;
     return false;
+}
+
+static void rest_over(struct weir_timer *timer)
+{
+    struct weir_nbd_connection *connection = weir_container_of(timer, struct weir_nbd_connection, rest);
+
+    connection->resting = false;
+    (void)receive_now(connection); /* the turn sees what came, or that it ended */
+    run_turn(connection);
 }
 
 /* ---- turns ---- */
