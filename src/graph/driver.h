@@ -106,6 +106,26 @@ enum weir_driver_flags {
 };
 
 /* Capabilities that are not part of the data path. */
+enum weir_check_fix {
+    WEIR_CHECK_FIX_LEAKS = 1 << 0,  /* lower counts that are too high */
+    WEIR_CHECK_FIX_ERRORS = 1 << 1, /* everything that can be repaired without a guess about data */
+};
+struct weir_check_result {
+    uint64_t corruptions, leaks, check_errors; /* found; check_errors: what could not be read */
+    uint64_t corruptions_fixed, leaks_fixed;
+    uint64_t image_end_offset; /* bytes: behind the last cluster in use */
+    uint64_t total_clusters, allocated_clusters, fragmented_clusters,
+        compressed_clusters; /* of the guest's disk */
+};
+struct weir_check_ops {
+    /*
+     * Judges the metadata of @node, which is drained (nothing changes meanwhile). With @fix (enum weir_check_fix) the
+     * node is writable and its only user waits. @report gets one line of text, without its end, for each fault found;
+     * may be NULL. A negative return means that the check itself could not be done.
+     */
+    int (*check)(struct weir_node *node, unsigned fix, struct weir_check_result *ret_result,
+                 void (*report)(void *arg, const char *line), void *arg, struct weir_error **err) weir_co_fn;
+};
 struct weir_create_ops {
     /* Makes a new image from the typed options of blockdev-create. */
     int (*create)(const void *options, struct weir_error **err) weir_co_fn;
@@ -179,7 +199,13 @@ struct weir_driver {
     const char *(*filename)(struct weir_node *node);
     /* Bytes taken on the host; -ENOTSUP where nobody can say. */
     int64_t (*allocated_size)(struct weir_node *node) weir_co_fn;
+    /*
+     * Adds what only the driver knows to an ImageInfo object: "format-specific", "dirty-flag", "backing-filename" ...
+     * (names and types of QMP's ImageInfo). Control loop.
+     */
+    void (*describe)(struct weir_node *node, struct json_t *image);
     const struct weir_create_ops *create;
+    const struct weir_check_ops *check;
 };
 
 /* The driver of that name, or NULL. */
