@@ -76,7 +76,8 @@ static weir_co_fn bool is_device(const char *path)
         return false;
     look = weir_new(struct look);
     look->path = weir_strdup(path);
-    if (weir_co_work_until(run_look, release_look, look, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS) == -ETIMEDOUT)
+    if (weir_co_work_until(run_look, release_look, look, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS) ==
+        -ETIMEDOUT)
         return false;
     device = look->device;
     release_look(look);
@@ -101,7 +102,8 @@ int weir_filename_options(const char *name, const char *image, json_t **ret_opti
     if (!begins(name, FILE_PREFIX) && protocol_length(name))
         return weir_error_set(err, -EINVAL, "Unknown protocol '%.*s'", (int)protocol_length(name), name);
     path = weir_filename_resolve(name, image);
-    *ret_options = json_pack("{s:s, s:s}", "driver", is_device(path) ? "host_device" : "file", "filename", path);
+    *ret_options =
+        json_pack("{s:s, s:s}", "driver", is_device(path) ? "host_device" : "file", "filename", path);
     if (!*ret_options)
         return weir_error_set(err, -EINVAL, "The file name '%s' is not UTF-8", path);
     return 0;

@@ -19,10 +19,10 @@
 enum weir_meta_level {
     WEIR_META_COUNTS,           /* reference counts */
     WEIR_META_COUNTS_DIRECTORY, /* points to them */
-    WEIR_META_COUNTS_HEADER,    /* points to that directory: a header whose other fields need no order of their own */
-    WEIR_META_TABLE,            /* points to data */
-    WEIR_META_DIRECTORY,        /* points to tables */
-    WEIR_META_HEADER,           /* points to directories */
+    WEIR_META_COUNTS_HEADER, /* points to that directory: a header whose other fields need no order of their own */
+    WEIR_META_TABLE,         /* points to data */
+    WEIR_META_DIRECTORY, /* points to tables */
+    WEIR_META_HEADER,    /* points to directories */
 };
 #define WEIR_META_LEVELS 6
 /* A table is written in pieces of this size, or whole where it is smaller (bytes). */

@@ -27,7 +27,7 @@ static bool beyond_file(const struct qcow2 *q, uint64_t cluster)
 /* ---- regions: clusters in a row behind everything that is counted so far, with the blocks that count them ---- */
 
 struct region {
-    uint64_t first, clusters;    /* what it is for */
+    uint64_t first, clusters;     /* what it is for */
     uint64_t first_block, blocks; /* entries of the refcount table; the blocks lie behind the clusters */
 };
 
@@ -63,7 +63,8 @@ static int put_blocks(struct weir_node *node, const struct region *region)
         if (q->overlap & QCOW2_OVERLAP_REFCOUNT_BLOCK)
             ret = qcow2_set_add(&q->blocks, region->first + region->clusters + i);
         if (!ret)
-            ret = weir_meta_put(node, (region->first + region->clusters + i) * size, size, WEIR_META_COUNTS, block);
+            ret = weir_meta_put(node, (region->first + region->clusters + i) * size, size, WEIR_META_COUNTS,
+                                block);
     }
     return ret;
 }
@@ -71,7 +72,8 @@ static int put_blocks(struct weir_node *node, const struct region *region)
 static void enter_blocks(const struct qcow2 *q, const struct region *region, uint64_t *table)
 {
     for (uint64_t i = 0; i < region->blocks; i++)
-        table[region->first_block + i] = htobe64((region->first + region->clusters + i) << q->header.cluster_bits);
+        table[region->first_block + i] =
+            htobe64((region->first + region->clusters + i) << q->header.cluster_bits);
 }
 
 /* ---- a larger refcount table ---- */
@@ -98,7 +100,8 @@ static int switch_table(struct weir_node *node, uint64_t *table, const struct re
 {
     struct qcow2 *q = node->state;
     struct qcow2_header *h = &q->header;
-    uint64_t old_first = h->refcount_table_offset >> h->cluster_bits, old_clusters = h->refcount_table_clusters;
+    uint64_t old_first = h->refcount_table_offset >> h->cluster_bits,
+             old_clusters = h->refcount_table_clusters;
     int ret;
 
     free(q->refcount_table);
@@ -130,7 +133,8 @@ static int grow_table(struct weir_node *node)
     enter_blocks(q, &region, table);
     ret = put_blocks(node, &region);
     for (uint64_t at = 0; at < region.clusters * size && !ret; at += piece)
-        ret = weir_meta_put(node, region.first * size + at, piece, WEIR_META_COUNTS_DIRECTORY, (char *)table + at);
+        ret = weir_meta_put(node, region.first * size + at, piece, WEIR_META_COUNTS_DIRECTORY,
+                            (char *)table + at);
     if (ret) { /* nothing points to what was put */
         free(table);
         return ret;
@@ -195,7 +199,8 @@ static int make_block(struct weir_node *node, uint64_t index)
 }
 
 /* The block that counts from @cluster on, in memory but not pinned. */
-static int look_at_block(struct weir_node *node, uint64_t cluster, const void **ret_block, struct weir_need *need)
+static int look_at_block(struct weir_node *node, uint64_t cluster, const void **ret_block,
+                         struct weir_need *need)
 {
     struct qcow2 *q = node->state;
     uint64_t index = cluster / qcow2_block_entries(&q->header), offset;
@@ -217,7 +222,8 @@ static int look_at_block(struct weir_node *node, uint64_t cluster, const void **
     if (ret)
         return ret;
     *ret_block = weir_meta_peek(node, offset);
-    return *ret_block ? 0 : weir_meta_need(node, need, offset, qcow2_cluster_size(&q->header), WEIR_META_COUNTS);
+    return *ret_block ? 0
+                      : weir_meta_need(node, need, offset, qcow2_cluster_size(&q->header), WEIR_META_COUNTS);
 }
 
 /* Free clusters from @cluster on, within one block. */

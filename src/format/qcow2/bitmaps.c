@@ -30,7 +30,8 @@ static int64_t take_one(const uint8_t *at, uint64_t left, struct qcow2_bitmap *b
     return (int64_t)length;
 }
 
-int qcow2_bitmaps_load(struct weir_node *node, const struct qcow2_extension_at *extension, struct weir_error **err)
+int qcow2_bitmaps_load(struct weir_node *node, const struct qcow2_extension_at *extension,
+                       struct weir_error **err)
 {
     struct qcow2 *q = node->state;
     struct qcow2_disk_bitmaps disk;

@@ -73,7 +73,8 @@ static void commit_stored(struct weir_node *node, const struct weir_extent *exte
 
     qcow2_count_raise(node, extent->child_offset >> q->header.cluster_bits);
     qcow2_entry_set(node, piece->table, piece->index,
-                    qcow2_compressed_make(extent->child_offset, extent->child_length, q->header.cluster_bits), 0);
+                    qcow2_compressed_make(extent->child_offset, extent->child_length, q->header.cluster_bits),
+                    0);
     drop_entry(node, piece->word, QCOW2_DISCARD_OTHER);
 }
 
@@ -129,5 +130,6 @@ void qcow2_abort(struct weir_node *node, const struct weir_extent *extent)
     if (extent->cookie != QCOW2_PENDING_NEW)
         return;
     qcow2_unreserve(node, extent->child_offset >> bits,
-                    ((extent->child_offset + extent->child_length - 1) >> bits) - (extent->child_offset >> bits) + 1);
+                    ((extent->child_offset + extent->child_length - 1) >> bits) -
+                        (extent->child_offset >> bits) + 1);
 }

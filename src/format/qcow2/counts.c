@@ -54,8 +54,7 @@ void qcow2_counts_done(struct qcow2 *q)
 {
     struct qcow2_claim *claim, *next;
 
-    HASH_ITER(hh, q->claims, claim, next)
-    {
+    HASH_ITER (hh, q->claims, claim, next) {
         HASH_DEL(q->claims, claim);
         free(claim);
     }

@@ -13,11 +13,11 @@ static json_t *snapshots(const struct qcow2 *q)
 
     for (uint32_t i = 0; i < q->header.snapshot_count; i++) {
         const struct qcow2_snapshot *s = &q->snapshots[i];
-        json_t *one = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name", s->name,
-                                "vm-state-size", (json_int_t)s->vm_state_size, "date-sec", (json_int_t)s->date_s,
-                                "date-nsec", (json_int_t)s->date_ns, "vm-clock-sec",
-                                (json_int_t)(s->vm_clock_ns / 1000000000), "vm-clock-nsec",
-                                (json_int_t)(s->vm_clock_ns % 1000000000));
+        json_t *one =
+            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name", s->name, "vm-state-size",
+                      (json_int_t)s->vm_state_size, "date-sec", (json_int_t)s->date_s, "date-nsec",
+                      (json_int_t)s->date_ns, "vm-clock-sec", (json_int_t)(s->vm_clock_ns / 1000000000),
+                      "vm-clock-nsec", (json_int_t)(s->vm_clock_ns % 1000000000));
 
         if (!one) /* the name is no text that JSON could hold */
             continue;
@@ -40,8 +40,8 @@ static json_t *bitmaps(const struct qcow2 *q)
             json_array_append_new(flags, json_string("in-use"));
         if (bitmap->flags & QCOW2_BITMAP_AUTO)
             json_array_append_new(flags, json_string("auto"));
-        one = json_pack("{s:s, s:I, s:o}", "name", bitmap->name, "granularity", (json_int_t)bitmap->granularity,
-                        "flags", flags);
+        one = json_pack("{s:s, s:I, s:o}", "name", bitmap->name, "granularity",
+                        (json_int_t)bitmap->granularity, "flags", flags);
         if (one)
             json_array_append_new(list, one);
     }
@@ -57,7 +57,8 @@ static json_t *specific(const struct qcow2 *q)
                              1 << h->refcount_order);
 
     if (v3) {
-        json_object_set_new(data, "lazy-refcounts", json_boolean(h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS));
+        json_object_set_new(data, "lazy-refcounts",
+                            json_boolean(h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS));
         json_object_set_new(data, "corrupt", json_boolean(h->incompatible & QCOW2_INCOMPAT_CORRUPT));
         json_object_set_new(data, "extended-l2", json_boolean(qcow2_extended_l2(h)));
         if (q->bitmap_count)
@@ -76,7 +77,8 @@ void qcow2_describe(struct weir_node *node, json_t *image)
     const struct qcow2 *q = node->state;
 
     json_object_set_new(image, "dirty-flag", json_boolean(q->header.incompatible & QCOW2_INCOMPAT_DIRTY));
-    json_object_set_new(image, "format-specific", json_pack("{s:s, s:o}", "type", "qcow2", "data", specific(q)));
+    json_object_set_new(image, "format-specific",
+                        json_pack("{s:s, s:o}", "type", "qcow2", "data", specific(q)));
     if (q->header.snapshot_count)
         json_object_set_new(image, "snapshots", snapshots(q));
     if (!q->backing_name)

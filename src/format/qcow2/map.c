@@ -60,7 +60,8 @@ int qcow2_entry_check(struct weir_node *node, uint64_t word)
 
 static enum weir_where where_of(enum qcow2_state state)
 {
-    static const enum weir_where where[] = { WEIR_UNMAPPED, WEIR_ZEROED, WEIR_ZEROED, WEIR_DATA, WEIR_ENCODED };
+    static const enum weir_where where[] = { WEIR_UNMAPPED, WEIR_ZEROED, WEIR_ZEROED, WEIR_DATA,
+                                             WEIR_ENCODED };
 
     return where[state];
 }
@@ -88,7 +89,8 @@ static void look(struct walk *walk)
 static struct walk walk_begin(const struct qcow2 *q, const uint64_t *table, uint64_t offset, uint64_t length)
 {
     const struct qcow2_header *h = &q->header;
-    uint64_t total = qcow2_l2_entries(h) * qcow2_sub_count(h), first = offset >> qcow2_sub_bits(h) & (total - 1);
+    uint64_t total = qcow2_l2_entries(h) * qcow2_sub_count(h),
+             first = offset >> qcow2_sub_bits(h) & (total - 1);
     uint64_t last = (offset + length - 1) >> qcow2_sub_bits(h), base = (offset >> qcow2_sub_bits(h)) - first;
     struct walk walk = { .q = q, .table = table, .at = first, .end = WEIR_MIN(last - base + 1, total) };
 
@@ -158,9 +160,9 @@ int qcow2_map_read(struct weir_node *node, uint64_t offset, uint64_t length, str
     if (ret)
         return ret;
     if (!table) {
-        *extent = (struct weir_extent){
-            .where = WEIR_UNMAPPED, .offset = weir_align_down(offset, span), .length = span
-        };
+        *extent = (struct weir_extent){ .where = WEIR_UNMAPPED,
+                                        .offset = weir_align_down(offset, span),
+                                        .length = span };
         return 0;
     }
     walk = walk_begin(q, table, offset, length);

@@ -125,7 +125,8 @@ static weir_co_fn int read_extensions(struct weir_node *node, const uint8_t *fir
 static weir_co_fn int read_header(struct weir_node *node, struct weir_error **err)
 {
     struct qcow2 *q = node->state;
-    uint64_t file_size = weir_node_size(q->file->node), length = WEIR_MIN(file_size, (uint64_t)QCOW2_HEADER_MAX);
+    uint64_t file_size = weir_node_size(q->file->node),
+             length = WEIR_MIN(file_size, (uint64_t)QCOW2_HEADER_MAX);
     weir_autofree uint8_t *first = NULL;
     int ret = length ? weir_io_read(q->file, 0, length, q->header_bytes) : 0;
 
@@ -157,11 +158,12 @@ static int check_writable(struct weir_node *node, struct weir_error **err)
             return weir_error_set(err, -EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
     } else if (q->bitmap_count) {
         if (!node->auto_read_only)
-            return weir_error_set(err, -ENOTSUP,
-                                  "The image has %u persistent dirty bitmaps (the first is '%s'), which writing would "
-                                  "make invalid; open it with read-only=on, or remove them first: qemu-img bitmap "
-                                  "--remove IMAGE BITMAP",
-                                  q->bitmap_count, q->bitmaps[0].name);
+            return weir_error_set(
+                err, -ENOTSUP,
+                "The image has %u persistent dirty bitmaps (the first is '%s'), which writing would "
+                "make invalid; open it with read-only=on, or remove them first: qemu-img bitmap "
+                "--remove IMAGE BITMAP",
+                q->bitmap_count, q->bitmaps[0].name);
     } else {
         return 0;
     }
@@ -198,8 +200,8 @@ static weir_co_fn int probe(json_t *protocol, const char **ret_format, struct we
 }
 
 /* The options of a node on the file that the header names. */
-static weir_co_fn int named_child(struct weir_node *node, const char *name, const char *format, json_t **ret_options,
-                                  struct weir_error **err)
+static weir_co_fn int named_child(struct weir_node *node, const char *name, const char *format,
+                                  json_t **ret_options, struct weir_error **err)
 {
     json_t *protocol;
     bool is_tree;
@@ -224,7 +226,8 @@ static weir_co_fn int named_child(struct weir_node *node, const char *name, cons
     return ret;
 }
 
-static weir_co_fn int open_backing(struct weir_node *node, const struct weir_opts_qcow2 *opts, struct weir_error **err)
+static weir_co_fn int open_backing(struct weir_node *node, const struct weir_opts_qcow2 *opts,
+                                   struct weir_error **err)
 {
     struct qcow2 *q = node->state;
     json_t *options;
@@ -259,7 +262,8 @@ static weir_co_fn int open_data_file(struct weir_node *node, const struct weir_o
     q->data = q->file;
     if (!qcow2_has_data_file(&q->header)) {
         if (opts->has_data_file)
-            return weir_error_set(err, -EINVAL, "'data-file' can only be set for images with an external data file");
+            return weir_error_set(err, -EINVAL,
+                                  "'data-file' can only be set for images with an external data file");
         return 0;
     }
     if (!opts->has_data_file && !q->data_file_name)
@@ -279,7 +283,8 @@ static weir_co_fn int open_data_file(struct weir_node *node, const struct weir_o
 /* ---- directories ---- */
 
 /* Reads a table in whole pieces; what lies behind the end of the file is zero. */
-static weir_co_fn int read_table(struct weir_node *node, uint64_t offset, uint64_t bytes, uint64_t **ret_table)
+static weir_co_fn int read_table(struct weir_node *node, uint64_t offset, uint64_t bytes,
+                                 uint64_t **ret_table)
 {
     struct qcow2 *q = node->state;
     uint64_t room = weir_align_up(WEIR_MAX(bytes, (uint64_t)1), qcow2_directory_piece(&q->header)), inside;
@@ -315,12 +320,14 @@ static weir_co_fn int guard_snapshots(struct weir_node *node)
     struct qcow2 *q = node->state;
     int ret = 0;
 
-    for (uint32_t i = 0; (q->overlap & QCOW2_OVERLAP_INACTIVE_L2) && i < q->header.snapshot_count && !ret; i++) {
+    for (uint32_t i = 0; (q->overlap & QCOW2_OVERLAP_INACTIVE_L2) && i < q->header.snapshot_count && !ret;
+         i++) {
         weir_autofree uint64_t *l1 = NULL;
 
         ret = read_table(node, q->snapshots[i].l1_offset, q->snapshots[i].l1_size * (uint64_t)8, &l1);
         for (uint64_t n = 0; n < q->snapshots[i].l1_size && !ret; n++)
-            ret = qcow2_set_add(&q->inactive_l2, (be64toh(l1[n]) & QCOW2_OFFSET_MASK) >> q->header.cluster_bits);
+            ret = qcow2_set_add(&q->inactive_l2,
+                                (be64toh(l1[n]) & QCOW2_OFFSET_MASK) >> q->header.cluster_bits);
     }
     return ret;
 }

@@ -69,12 +69,14 @@ static int check_caches(const struct weir_opts_qcow2 *opts, struct weir_error **
     if (!ret)
         ret = check_cache_size(opts->has_l2_cache_size, opts->l2_cache_size, "l2-cache-size", err);
     if (!ret)
-        ret = check_cache_size(opts->has_refcount_cache_size, opts->refcount_cache_size, "refcount-cache-size", err);
+        ret = check_cache_size(opts->has_refcount_cache_size, opts->refcount_cache_size,
+                               "refcount-cache-size", err);
     if (ret || !opts->has_cache_size)
         return ret;
     if (opts->has_l2_cache_size && opts->has_refcount_cache_size)
-        return weir_error_set(err, -EINVAL,
-                              "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+        return weir_error_set(
+            err, -EINVAL,
+            "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
     if (opts->has_l2_cache_size && opts->l2_cache_size > opts->cache_size)
         return weir_error_set(err, -EINVAL, "l2-cache-size may not exceed cache-size");
     if (opts->has_refcount_cache_size && opts->refcount_cache_size > opts->cache_size)
@@ -95,8 +97,8 @@ static uint64_t cache_bytes(const struct qcow2_header *h, const struct weir_opts
     return WEIR_MIN(l2, weir_align_up(all, size)) + refcounts;
 }
 
-int qcow2_options_take(struct weir_node *node, const struct weir_opts_qcow2 *opts, struct weir_meta_options *meta,
-                       struct weir_error **err)
+int qcow2_options_take(struct weir_node *node, const struct weir_opts_qcow2 *opts,
+                       struct weir_meta_options *meta, struct weir_error **err)
 {
     struct qcow2 *q = node->state;
     int ret = check_caches(opts, err);
@@ -107,18 +109,19 @@ int qcow2_options_take(struct weir_node *node, const struct weir_opts_qcow2 *opt
         return ret;
     q->overlap = QCOW2_OVERLAP_CACHED;
     if (opts->has_overlap_check)
-        q->overlap = json_is_string(opts->overlap_check) ? overlap_mode(json_string_value(opts->overlap_check))
-                                                         : overlap_flags(opts->overlap_check);
+        q->overlap = json_is_string(opts->overlap_check)
+                         ? overlap_mode(json_string_value(opts->overlap_check))
+                         : overlap_flags(opts->overlap_check);
     q->discard[QCOW2_DISCARD_REQUEST] =
         opts->has_pass_discard_request ? opts->pass_discard_request : node->discard_unmap;
     q->discard[QCOW2_DISCARD_SNAPSHOT] = opts->pass_discard_snapshot;
     q->discard[QCOW2_DISCARD_OTHER] = opts->pass_discard_other;
     q->discard_no_unref = opts->discard_no_unref;
-    q->lazy_refcounts = opts->has_lazy_refcounts ? opts->lazy_refcounts
-                                                 : q->header.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
+    q->lazy_refcounts =
+        opts->has_lazy_refcounts ? opts->lazy_refcounts : q->header.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
     if (q->lazy_refcounts && q->header.version < 3)
-        return weir_error_set(err, -EINVAL,
-                              "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
+        return weir_error_set(
+            err, -EINVAL, "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
     if (q->discard_no_unref && q->header.version < 3)
         return weir_error_set(err, -EINVAL, "discard-no-unref is only supported since qcow2 version 3");
     meta->cache_max = cache_bytes(&q->header, opts);

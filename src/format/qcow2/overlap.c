@@ -92,7 +92,8 @@ struct range {
     uint64_t offset, bytes;
 };
 
-static bool touches(const struct qcow2_header *h, const struct range *range, uint64_t first, uint64_t clusters)
+static bool touches(const struct qcow2_header *h, const struct range *range, uint64_t first,
+                    uint64_t clusters)
 {
     uint64_t begin = range->offset >> h->cluster_bits, end = begin + qcow2_clusters(h, range->bytes);
 
@@ -109,7 +110,8 @@ const char *qcow2_overlaps(struct weir_node *node, uint64_t first, uint64_t clus
         { QCOW2_OVERLAP_REFCOUNT_TABLE, "refcount table", h->refcount_table_offset,
           (uint64_t)h->refcount_table_clusters << h->cluster_bits },
         { QCOW2_OVERLAP_SNAPSHOT_TABLE, "snapshot table", h->snapshots_offset, q->snapshot_bytes },
-        { QCOW2_OVERLAP_BITMAP_DIRECTORY, "bitmap directory", q->bitmap_directory, q->bitmap_directory_bytes },
+        { QCOW2_OVERLAP_BITMAP_DIRECTORY, "bitmap directory", q->bitmap_directory,
+          q->bitmap_directory_bytes },
     };
 
     for (unsigned i = 0; i < WEIR_ARRAY_SIZE(ranges); i++) {

@@ -25,8 +25,8 @@ static void qcow2_limits(struct weir_node *node, struct weir_limits *limits)
     limits->zero_max = limits->discard_max = 0;
 }
 
-static int qcow2_map(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length, unsigned flags,
-                     struct weir_extent *extent, struct weir_need *need)
+static int qcow2_map(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length,
+                     unsigned flags, struct weir_extent *extent, struct weir_need *need)
 {
     const struct qcow2 *q = node->state;
     uint64_t stored = extent->child_length, *table;
@@ -55,7 +55,8 @@ static int qcow2_map(struct weir_node *node, enum weir_op op, uint64_t offset, u
     }
 }
 
-static int qcow2_decode_slot(struct weir_node *node, const struct weir_extent *extent, const void *in, void *out)
+static int qcow2_decode_slot(struct weir_node *node, const struct weir_extent *extent, const void *in,
+                             void *out)
 {
     const struct qcow2 *q = node->state;
 
@@ -70,7 +71,8 @@ static uint64_t qcow2_encode_slot(struct weir_node *node, const void *in, uint64
     return qcow2_data_apart(q) ? 0 : qcow2_encode(q->header.compression, in, length, out, length);
 }
 
-static weir_co_fn int qcow2_check_slot(struct weir_node *node, unsigned fix, struct weir_check_result *ret_result,
+static weir_co_fn int qcow2_check_slot(struct weir_node *node, unsigned fix,
+                                       struct weir_check_result *ret_result,
                                        void (*report)(void *arg, const char *line), void *arg,
                                        struct weir_error **err)
 {

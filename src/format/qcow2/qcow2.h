@@ -30,6 +30,7 @@
 #include "format/qcow2/layout.h"
 #include "graph/node.h"
 #include "meta/meta.h"
+#include <errno.h>
 #include <uthash.h>
 
 /* Directories are handed to meta/ in pieces of this size, or of a cluster where that is smaller (bytes). */
@@ -77,22 +78,22 @@ struct qcow2 {
     struct qcow2_header header;
     uint8_t header_bytes[QCOW2_HEADER_MAX];
     struct weir_edge *file, *data; /* the same, unless the data is apart */
-    uint64_t *l1; /* as on disk; whole pieces */
-    uint64_t *refcount_table; /* the same */
+    uint64_t *l1;                  /* as on disk; whole pieces */
+    uint64_t *refcount_table;      /* the same */
     uint64_t refcount_entries;
     struct qcow2_claim *claims;
-    uint64_t cursor; /* no free cluster lies before it */
+    uint64_t cursor;                /* no free cluster lies before it */
     uint64_t pack_offset, pack_end; /* where the next compressed cluster goes; equal: nowhere */
-    bool failed; /* the metadata is damaged: no more writes */
+    bool failed;                    /* the metadata is damaged: no more writes */
     bool broken_told;
-    unsigned overlap; /* enum qcow2_overlap: what is guarded */
+    unsigned overlap;                                /* enum qcow2_overlap: what is guarded */
     struct qcow2_set l2_tables, blocks, inactive_l2; /* clusters of these, as far as they are guarded */
     uint64_t snapshot_bytes, bitmap_directory, bitmap_directory_bytes;
 
     bool discard[QCOW2_DISCARDS], discard_no_unref, lazy_refcounts;
     char *backing_name, *backing_format, *data_file_name; /* from the header; NULL: none */
-    bool backing_given; /* the option says what the backing file is */
-    struct qcow2_snapshot *snapshots; /* header.snapshot_count */
+    bool backing_given;                                   /* the option says what the backing file is */
+    struct qcow2_snapshot *snapshots;                     /* header.snapshot_count */
     struct qcow2_bitmap *bitmaps;
     uint32_t bitmap_count;
 };
@@ -131,6 +132,12 @@ static inline unsigned qcow2_sub_bits(const struct qcow2_header *h)
 {
     return qcow2_extended_l2(h) ? h->cluster_bits - 5 : h->cluster_bits;
 }
+
+struct weir_opts_qcow2;
+
+/* ---- options.c ---- */
+int qcow2_options_take(struct weir_node *node, const struct weir_opts_qcow2 *opts,
+                       struct weir_meta_options *meta, struct weir_error **err);
 
 /* ---- counts.c ---- */
 /* Brings the block that counts @cluster into memory and keeps it there: 0, WEIR_NEED or -errno. */
@@ -176,7 +183,8 @@ static inline uint64_t qcow2_l2_index(const struct qcow2_header *h, uint64_t off
 /* The table that maps @offset, NULL when there is none. 0, WEIR_NEED, -EIO. */
 int qcow2_l2_find(struct weir_node *node, uint64_t offset, uint64_t **ret_table, struct weir_need *need);
 /* The same, one that may be changed: made, or copied, when need be. */
-int qcow2_l2_for_change(struct weir_node *node, uint64_t offset, uint64_t **ret_table, struct weir_need *need);
+int qcow2_l2_for_change(struct weir_node *node, uint64_t offset, uint64_t **ret_table,
+                        struct weir_need *need);
 static inline uint64_t qcow2_entry(const struct qcow2_header *h, const uint64_t *table, uint64_t index)
 {
     return be64toh(table[index * qcow2_l2_entry_size(h) / 8]);
@@ -217,8 +225,8 @@ int qcow2_map_write(struct weir_node *node, uint64_t offset, uint64_t length, st
                     struct weir_need *need);
 int qcow2_map_stored(struct weir_node *node, uint64_t offset, uint64_t stored, struct weir_extent *extent,
                      struct weir_need *need);
-int qcow2_map_zero(struct weir_node *node, uint64_t offset, uint64_t length, bool unmap, struct weir_extent *extent,
-                   struct weir_need *need);
+int qcow2_map_zero(struct weir_node *node, uint64_t offset, uint64_t length, bool unmap,
+                   struct weir_extent *extent, struct weir_need *need);
 int qcow2_map_discard(struct weir_node *node, uint64_t offset, uint64_t length, struct weir_extent *extent,
                       struct weir_need *need);
 

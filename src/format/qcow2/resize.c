@@ -8,6 +8,7 @@
 #include "format/qcow2/qcow2.h"
 
 #include "base/alloc.h"
+#include "graph/graph.h"
 #include "io/node_io.h"
 
 #include <errno.h>
@@ -55,7 +56,8 @@ static int switch_l1(struct weir_node *node, uint64_t *table, uint64_t first, ui
 {
     struct qcow2 *q = node->state;
     struct qcow2_header *h = &q->header;
-    uint64_t old_first = h->l1_offset >> h->cluster_bits, old_clusters = qcow2_clusters(h, h->l1_size * (uint64_t)8);
+    uint64_t old_first = h->l1_offset >> h->cluster_bits,
+             old_clusters = qcow2_clusters(h, h->l1_size * (uint64_t)8);
 
     free(q->l1);
     q->l1 = table;

@@ -48,7 +48,8 @@ static void take_extra(struct qcow2_snapshot *snapshot, const uint8_t *extra, ui
     snapshot->icount = be64toh(words[2]);
 }
 
-static weir_co_fn int read_one(struct reader *reader, const struct qcow2_header *h, struct qcow2_snapshot *snapshot)
+static weir_co_fn int read_one(struct reader *reader, const struct qcow2_header *h,
+                               struct qcow2_snapshot *snapshot)
 {
     struct qcow2_disk_snapshot disk;
     uint8_t extra[QCOW2_SNAPSHOT_EXTRA_MAX];

@@ -50,8 +50,8 @@ static uint64_t clusters_in(const struct qcow2_header *h, uint64_t offset, uint6
 }
 
 /* A pending extent of whole clusters around @offset. */
-static struct weir_extent pending(const struct qcow2 *q, enum weir_where where, uint64_t offset, uint64_t clusters,
-                                  enum qcow2_pending cookie)
+static struct weir_extent pending(const struct qcow2 *q, enum weir_where where, uint64_t offset,
+                                  uint64_t clusters, enum qcow2_pending cookie)
 {
     return (struct weir_extent){
         .where = where,
@@ -139,7 +139,8 @@ struct subs {
 /* The subclusters of the one cluster around @offset that the range touches. */
 static struct subs subs_in(const struct qcow2_header *h, uint64_t offset, uint64_t length)
 {
-    uint64_t inside = offset & (qcow2_cluster_size(h) - 1), end = WEIR_MIN(inside + length, qcow2_cluster_size(h));
+    uint64_t inside = offset & (qcow2_cluster_size(h) - 1),
+             end = WEIR_MIN(inside + length, qcow2_cluster_size(h));
     unsigned bits = qcow2_sub_bits(h);
 
     return (struct subs){ (unsigned)(inside >> bits), (unsigned)((end - 1) >> bits) + 1 };
@@ -223,7 +224,8 @@ int qcow2_map_stored(struct weir_node *node, uint64_t offset, uint64_t stored, s
         ret = qcow2_count_pin(node, cluster, need);
     if (ret)
         return ret;
-    if (q->pack_end - q->pack_offset < stored || qcow2_count_promised(node, cluster) >= qcow2_refcount_max(h)) {
+    if (q->pack_end - q->pack_offset < stored ||
+        qcow2_count_promised(node, cluster) >= qcow2_refcount_max(h)) {
         ret = qcow2_find_free(node, 1, &cluster, &found, need);
         if (ret)
             return ret;
@@ -269,7 +271,8 @@ static uint64_t zero_run(struct weir_node *node, const uint64_t *table, uint64_t
         uint64_t index = qcow2_l2_index(h, at);
         unsigned sub = (unsigned)(at >> qcow2_sub_bits(h)) & (qcow2_sub_count(h) - 1);
 
-        if (!zero_already(node, qcow2_state(q, qcow2_entry(h, table, index), qcow2_entry_bitmap(h, table, index), sub)))
+        if (!zero_already(
+                node, qcow2_state(q, qcow2_entry(h, table, index), qcow2_entry_bitmap(h, table, index), sub)))
             break;
         at = weir_align_down(at, step) + step;
         if (!qcow2_l2_index(h, at) && !(at & (qcow2_cluster_size(h) - 1)))
@@ -286,8 +289,8 @@ static bool keeps(const struct qcow2 *q, uint64_t word, bool unmap)
     return !unmap || q->discard_no_unref;
 }
 
-static int zero_clusters(struct weir_node *node, const uint64_t *table, uint64_t offset, uint64_t length, bool unmap,
-                         struct weir_extent *extent, struct weir_need *need)
+static int zero_clusters(struct weir_node *node, const uint64_t *table, uint64_t offset, uint64_t length,
+                         bool unmap, struct weir_extent *extent, struct weir_need *need)
 {
     const struct qcow2 *q = node->state;
     const struct qcow2_header *h = &q->header;
@@ -312,8 +315,8 @@ static int zero_clusters(struct weir_node *node, const uint64_t *table, uint64_t
     return 0;
 }
 
-static int zero_subclusters(struct weir_node *node, const uint64_t *table, uint64_t offset, uint64_t length, bool unmap,
-                            struct weir_extent *extent, struct weir_need *need)
+static int zero_subclusters(struct weir_node *node, const uint64_t *table, uint64_t offset, uint64_t length,
+                            bool unmap, struct weir_extent *extent, struct weir_need *need)
 {
     const struct qcow2 *q = node->state;
     const struct qcow2_header *h = &q->header;
@@ -350,8 +353,8 @@ static int zero_without_flag(struct weir_node *node, const uint64_t *table, uint
     return ret == -EAGAIN ? -ENOTSUP : ret;
 }
 
-int qcow2_map_zero(struct weir_node *node, uint64_t offset, uint64_t length, bool unmap, struct weir_extent *extent,
-                   struct weir_need *need)
+int qcow2_map_zero(struct weir_node *node, uint64_t offset, uint64_t length, bool unmap,
+                   struct weir_extent *extent, struct weir_need *need)
 {
     const struct qcow2 *q = node->state;
     const struct qcow2_header *h = &q->header;
@@ -394,7 +397,8 @@ static bool nothing_stored(const struct qcow2 *q, uint64_t word, uint64_t bitmap
         return true;
     if (!q->discard_no_unref || !qcow2_sole(q, word))
         return false;
-    return qcow2_extended_l2(&q->header) ? (bitmap >> 32) == UINT32_MAX : qcow2_state(q, word, 0, 0) == QCOW2_ZERO_ALLOCATED;
+    return qcow2_extended_l2(&q->header) ? (bitmap >> 32) == UINT32_MAX
+                                         : qcow2_state(q, word, 0, 0) == QCOW2_ZERO_ALLOCATED;
 }
 
 static uint64_t unstored_run(const struct qcow2 *q, const uint64_t *table, uint64_t index, uint64_t max)
@@ -421,16 +425,18 @@ int qcow2_map_discard(struct weir_node *node, uint64_t offset, uint64_t length, 
         return ret;
     n = table ? unstored_run(q, table, qcow2_l2_index(h, offset), max) : 0;
     if (!table || n) {
-        *extent = nothing_to_do(WEIR_UNMAPPED, offset,
-                                table ? weir_align_down(offset, qcow2_cluster_size(h)) + (n << h->cluster_bits)
-                                      : weir_align_down(offset, span) + span);
+        *extent =
+            nothing_to_do(WEIR_UNMAPPED, offset,
+                          table ? weir_align_down(offset, qcow2_cluster_size(h)) + (n << h->cluster_bits)
+                                : weir_align_down(offset, span) + span);
         return 0;
     }
     ret = qcow2_l2_for_change(node, offset, &table, need);
     if (ret)
         return ret;
-    ret = qcow2_extended_l2(h) ? zero_subclusters(node, table, offset, qcow2_cluster_size(h), true, extent, need)
-                               : zero_clusters(node, table, offset, length, true, extent, need);
+    ret = qcow2_extended_l2(h)
+              ? zero_subclusters(node, table, offset, qcow2_cluster_size(h), true, extent, need)
+              : zero_clusters(node, table, offset, length, true, extent, need);
     if (extent->cookie == QCOW2_PENDING_CLEAR && !has_backing(node))
         extent->where = WEIR_UNMAPPED;
     return ret;
