@@ -255,6 +255,53 @@ def test_qcow2_create_data_file_raw(images, mode, extended_l2):
     assert os.path.getsize(images.data) == SIZE and file_bytes(images.data, 2 * MiB, 1) == b'\x44'
 
 
+@pytest.mark.parametrize('mode', ['off', 'metadata', 'full'])
+def test_qcow2_create_on_device(images, tmp, mode):
+    """A device keeps its size and what was in it: the new disk reads as zero all the same."""
+    disk = fill(tmp / 'device.img', 2 * SIZE)
+    device = run('losetup', '--find', '--show', disk).strip()
+    try:
+        images.qmp('blockdev-add', {'driver': 'host_device', 'node-name': 'dev', 'filename': device})
+        assert images.create(file='dev', size=SIZE, preallocation=mode) is None
+        images.daemon.export('dev', 'all', writable=False)
+        assert images.daemon.nbd('all').get_size() == 2 * SIZE
+        images.qmp('block-export-del', id='all')
+        images.qmp.event('BLOCK_EXPORT_DELETED')
+        assert 'Cannot grow device files' in images.create(file='dev', size=4 * SIZE, preallocation='metadata')
+        assert images.create(file='dev', size=SIZE, preallocation=mode) is None
+        images.qmp('blockdev-del', node_name='dev')
+        assert 'No errors' in run('qemu-img', 'check', '-f', 'qcow2', device)
+        run('qemu-io', '-f', 'qcow2', '-c', f'read -P 0 0 {SIZE}', '-c', 'write -P 1 64k 64k', device)
+    finally:
+        run('losetup', '--detach', device)
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'version': 'v2'}, {'cluster_size': 512, 'preallocation': 'metadata'}, {'refcount_bits': 1},
+    {'extended_l2': True, 'preallocation': 'falloc'}, {'cluster_size': 2 * MiB, 'compression_type': 'zstd'},
+    {'data_file': 'd'}, {'data_file': 'd', 'data_file_raw': True, 'extended_l2': True}, {'lazy_refcounts': True},
+], ids=lambda o: '-'.join(o) or 'plain')
+def test_qcow2_create_served(images, options):
+    """The daemon that made the image serves it: zeroes, then what was written."""
+    images.renew()
+    images.make(**options)
+    node = {'driver': 'qcow2', 'node-name': 'q', 'file': 'f'}
+    images.qmp('blockdev-add', dict(node, **({'data-file': 'd'} if 'data_file' in options else {})))
+    images.daemon.export('q')
+    client = images.daemon.nbd('q')
+    assert client.get_size() == SIZE and client.pread(SIZE, 0) == bytes(SIZE)
+    client.pwrite(b'a' * 100 * KiB, MiB - 512)
+    assert client.pread(100 * KiB + 1024, MiB - 1024) == bytes(512) + b'a' * 100 * KiB + bytes(512)
+    client.shutdown()
+    images.qmp('block-export-del', id='q', mode='hard')
+    images.qmp.event('BLOCK_EXPORT_DELETED')
+    # While it is in use it is not overwritten.
+    assert "Permission conflict on node 'f'" in images.create()
+    images.qmp('blockdev-del', node_name='q')
+    images.io(f'read -P 0 0 {MiB - 512}', f'read -P 97 {MiB - 512} 100k', f'read -P 0 {MiB + 100 * KiB - 512} 1M')
+    images.info()
+
+
 # ---- all of them together ----
 
 FACTORS = {
@@ -336,7 +383,8 @@ WRONG = [
     {'size': 1 << 62}, {'size': (128 << 30) + 512, 'cluster_size': 512}, {'size': (1 << 63) - 512},
     {'cluster_size': 3, 'size': 5}, {'cluster_size': 3, 'refcount_bits': 3},
     {'refcount_bits': 3, 'backing_fmt': 'raw'}, {'refcount_bits': 3, 'lazy_refcounts': True, 'version': 'v2'},
-    {'version': 'v1'}, {'compression_type': 'lzo'}, {'preallocation': 'some'}, {'backing_file': 'b', 'backing_fmt': 'x'},
+    {'version': 'v1'}, {'compression_type': 'lzo'}, {'preallocation': 'some'},
+    {'backing_file': 'b', 'backing_fmt': 'x'},
     {'cluster_size': 'big'}, {'surplus': 1}, {'size': 'much'},
 ]
 
