@@ -258,6 +258,8 @@ def test_qcow2_create_data_file_raw(images, mode, extended_l2):
 @pytest.mark.parametrize('mode', ['off', 'metadata', 'full'])
 def test_qcow2_create_on_device(images, tmp, mode):
     """A device keeps its size and what was in it: the new disk reads as zero all the same."""
+    if is_peer() and mode != 'off':
+        pytest.xfail('qemu-storage-daemon shows what was on the device, or refuses')
     disk = fill(tmp / 'device.img', 2 * SIZE)
     device = run('losetup', '--find', '--show', disk).strip()
     try:
@@ -265,7 +267,7 @@ def test_qcow2_create_on_device(images, tmp, mode):
         assert images.create(file='dev', size=SIZE, preallocation=mode) is None
         images.daemon.export('dev', 'all', writable=False)
         assert images.daemon.nbd('all').get_size() == 2 * SIZE
-        images.qmp('block-export-del', id='all')
+        images.qmp('block-export-del', id='all', mode='hard')
         images.qmp.event('BLOCK_EXPORT_DELETED')
         assert 'Cannot grow device files' in images.create(file='dev', size=4 * SIZE, preallocation='metadata')
         assert images.create(file='dev', size=SIZE, preallocation=mode) is None
