@@ -132,6 +132,10 @@ class Image:
         return at + 8
 
     @property
+    def bitmaps(self):
+        return self.extension(0x23852875)
+
+    @property
     def directory(self):
         return self.get(self.extension(0x23852875) + 16)
 
@@ -147,6 +151,12 @@ class Image:
     def qemu(self):
         done = run('qemu-img', 'check', '--output=json', self.path, status=None)
         return done, json.loads(done.stdout) if done.stdout.startswith('{') else {}
+
+    def read(self):
+        """What a guest reads, or nothing where qemu-io cannot."""
+        done = run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -v 0 256k', '-c', 'read -v 1M 64k',
+                   self.path, status=None)
+        return '' if done.returncode else [line for line in done.stdout.splitlines() if line[:1] == '0']
 
     def assert_clean_for_qemu(self):
         done, found = self.qemu()
@@ -168,7 +178,7 @@ CLEAN = {
     'version 2, packed': {'options': 'compat=0.10', 'writes': PACKED},
     'lazy': {'options': 'lazy_refcounts=on'},
     'small clusters': {'options': 'cluster_size=512', 'writes': SNAPSHOT + PACKED},
-    'large clusters': {'options': 'cluster_size=2M', 'size': '64M', 'writes': SNAPSHOT + PACKED},
+    'large clusters': {'options': 'cluster_size=2M', 'size': '64M', 'writes': SNAPSHOT + ('write -c -P 2 4M 4M',)},
     'metadata': {'options': 'preallocation=metadata', 'size': '64M'},
     'full': {'options': 'preallocation=full', 'writes': ()},
     'falloc': {'options': 'preallocation=falloc', 'writes': ()},
@@ -179,7 +189,7 @@ CLEAN = {
     'packed': {'writes': PACKED},
     'packed with zstd': {'options': 'compression_type=zstd', 'writes': PACKED},
     'packed and overwritten': {'writes': PACKED + ('write 1M 12k', 'write -z 1060k 4k')},
-    'packed snapshot': {'writes': PACKED + ('snapshot -c one @', 'write -c -P 3 1M 8k')},
+    'packed snapshot': {'writes': PACKED + ('snapshot -c one @', 'write -P 3 1M 8k', 'write -c 2M 8k')},
     'extended': {'options': EXTENDED, 'writes': PARTS},
     'extended snapshot': {'options': EXTENDED, 'writes': PARTS + ('snapshot -c one @', 'write 1k 4k')},
     'bitmaps': {'writes': BITMAP},
@@ -288,6 +298,8 @@ def corrupt_and_wrong(i):
 
 
 PLAIN = {}
+SNAPSHOTS, PACKS, BITMAPS = {'writes': SNAPSHOT}, {'writes': PACKED}, {'writes': BITMAP}
+SUBCLUSTERS, EXTERNAL = {'options': EXTENDED, 'writes': PARTS}, {'data_file': True}
 FAULTS = {
     # counts
     'count of data too low': (PLAIN, lambda i: i.count(cluster_of(i), 0), 'refcount=0 reference=1', True),
@@ -299,26 +311,26 @@ FAULTS = {
     'count of L2 table': (PLAIN, lambda i: i.count(i.l2() // i.cluster, 7), 'refcount=7 reference=1', True),
     'count of refcount table': (PLAIN, lambda i: i.count(1, 0), 'ERROR cluster 1 refcount=0 reference=1', True),
     'count of refcount block': (PLAIN, lambda i: i.count(2, 0), 'ERROR cluster 2 refcount=0 reference=1', True),
-    'count of snapshot table': ({'writes': SNAPSHOT}, lambda i: i.count(i.snapshots // i.cluster, 0),
+    'count of snapshot table': (SNAPSHOTS, lambda i: i.count(i.snapshots // i.cluster, 0),
                                 'refcount=0 reference=1', True),
-    'count of snapshot L1': ({'writes': SNAPSHOT}, lambda i: i.count(snapshot_l1(i) // i.cluster, 2),
+    'count of snapshot L1': (SNAPSHOTS, lambda i: i.count(snapshot_l1(i) // i.cluster, 2),
                              'refcount=2 reference=1', True),
-    'count of shared data': ({'writes': SNAPSHOT}, lambda i: i.count(cluster_of(i, 8), 1),
+    'count of shared data': (SNAPSHOTS, lambda i: i.count(cluster_of(i, 8), 1),
                              'refcount=1 reference=2', True),
-    'count of packed': ({'writes': PACKED}, lambda i: i.count((i.get(packed_entry(i)) & (1 << 58) - 1) // i.cluster, 3),
+    'count of packed': (PACKS, lambda i: i.count((i.get(packed_entry(i)) & (1 << 58) - 1) // i.cluster, 3),
                         'refcount=3 reference=16', True),
-    'count of bitmap data': ({'writes': BITMAP}, lambda i: i.count(i.get(i.bitmap_table + 8) // i.cluster or
+    'count of bitmap data': (BITMAPS, lambda i: i.count(i.get(i.bitmap_table + 8) // i.cluster or
                                                                   i.get(i.bitmap_table) // i.cluster, 0),
                              'refcount=0 reference=1', True),
-    'count of bitmap directory': ({'writes': BITMAP}, lambda i: i.count(i.directory // i.cluster, 0),
+    'count of bitmap directory': (BITMAPS, lambda i: i.count(i.directory // i.cluster, 0),
                                   'refcount=0 reference=1', True),
-    'count of bitmap table': ({'writes': BITMAP}, lambda i: i.count(i.bitmap_table // i.cluster, 9),
+    'count of bitmap table': (BITMAPS, lambda i: i.count(i.bitmap_table // i.cluster, 9),
                               'refcount=9 reference=1', True),
-    'bitmaps lost': ({'writes': BITMAP}, put(88, 0), 'Leaked cluster', True),
+    'bitmaps lost': (BITMAPS, put(88, 0), 'Leaked cluster', True),
     'no block': (PLAIN, block_for_new, 'refcount=0 reference=1', True),
     'dirty': ({'options': 'lazy_refcounts=on'}, dirty_and_wrong, 'Leaked cluster', True),
     'corrupt': (PLAIN, corrupt_and_wrong, 'refcount=0 reference=1', True),
-    'data file: count of L2 table': ({'data_file': True}, lambda i: i.count(i.l2() // i.cluster, 0),
+    'data file: count of L2 table': (EXTERNAL, lambda i: i.count(i.l2() // i.cluster, 0),
                                      'refcount=0 reference=1', True),
     **{f'{bits} bits: too low': ({'options': f'refcount_bits={bits}'}, lambda i: i.count(cluster_of(i, 2), 0),
                                  'refcount=0 reference=1', True) for bits in (1, 2, 4, 8, 32, 64)},
@@ -341,18 +353,18 @@ FAULTS = {
                           lambda i: i.put(i.refcount_table + 8, 0), 'refcount=0 reference=1', True),
     'version 2: entry beyond': ({'options': 'compat=0.10', 'writes': SNAPSHOT}, put(refcount_entry, 1 << 30),
                                 'exceeds the end of the file', True),
-    'packed: table entry beyond': ({'writes': PACKED}, put(refcount_entry, 1 << 30), 'reference=16', True),
+    'packed: table entry beyond': (PACKS, put(refcount_entry, 1 << 30), 'reference=16', True),
     # flags
     'data not copied': (PLAIN, copied_off(lambda i: i.entry(0)), 'copied flag', True),
     'L2 table not copied': (PLAIN, copied_off(l1_entry), 'copied flag', True),
-    'shared data copied': ({'writes': SNAPSHOT}, set_bits(lambda i: i.entry(8), COPIED), 'copied flag', True),
+    'shared data copied': (SNAPSHOTS, set_bits(lambda i: i.entry(8), COPIED), 'copied flag', True),
     'shared L2 table copied': ({'writes': SNAPSHOT[:2]}, set_bits(l1_entry, COPIED), 'copied flag', True),
     'nothing copied': (PLAIN, put(lambda i: i.entry(100), COPIED), 'copied flag', True),
-    'packed copied': ({'writes': PACKED}, set_bits(packed_entry, COPIED), 'copied flag', True),
+    'packed copied': (PACKS, set_bits(packed_entry, COPIED), 'copied flag', True),
     'zero cluster not copied': ({'writes': ('write 0 64k', 'write -z 0 64k')}, copied_off(lambda i: i.entry(0)),
                                 'copied flag', True),
-    'extended not copied': ({'options': EXTENDED, 'writes': PARTS}, copied_off(lambda i: i.entry(0)), 'copied flag', True),
-    'data file not copied': ({'data_file': True}, copied_off(lambda i: i.entry(1)), 'copied flag', True),
+    'extended not copied': (SUBCLUSTERS, copied_off(lambda i: i.entry(0)), 'copied flag', True),
+    'data file not copied': (EXTERNAL, copied_off(lambda i: i.entry(1)), 'copied flag', True),
     # L1 entries
     'L1 entry reserved': (PLAIN, set_bits(l1_entry, 1 << 60 | 4), 'reserved bits', True),
     'L1 entry unaligned': (PLAIN, set_bits(l1_entry, 512), 'is not aligned', False),
@@ -370,60 +382,61 @@ FAULTS = {
     'data four times': (PLAIN, many_references, 'refcount=1 reference=4', True),
     'data is L1 table': (PLAIN, put(lambda i: i.entry(100), lambda i: COPIED | i.l1), 'is used for', False),
     'data is L2 table': (PLAIN, put(lambda i: i.entry(100), lambda i: i.get(i.l1)), 'is used for', False),
-    'data is bitmap table': ({'writes': BITMAP}, put(lambda i: i.entry(100), lambda i: COPIED | i.bitmap_table),
+    'data is bitmap table': (BITMAPS, put(lambda i: i.entry(100), lambda i: COPIED | i.bitmap_table),
                              'is used for', False),
     'version 2: zero flag': ({'options': 'compat=0.10'}, set_bits(lambda i: i.entry(0), 1), 'zero flag', False),
-    'packed beyond': ({'writes': PACKED}, set_bits(packed_entry, 1 << 40), 'exceeds the end', False),
+    'packed beyond': (PACKS, set_bits(packed_entry, 1 << 40), 'exceeds the end', False),
     'packed too long': ({'options': 'cluster_size=512', 'writes': ('write -c -P 2 0 512',)},
                         set_bits(lambda i: i.entry(0), 1 << 61), 'exceeds the end', False),
-    'packed in data file': ({'data_file': True}, put(lambda i: i.entry(4), COMPRESSED | 4096), 'external data file', False),
+    'packed in data file': (EXTERNAL, put(lambda i: i.entry(4), COMPRESSED | 4096), 'external data file', False),
     # extended entries
-    'subcluster both': ({'options': EXTENDED, 'writes': PARTS}, set_bits(extended_bitmap, 1 << 32), 'both', False),
-    'subcluster without cluster': ({'options': EXTENDED, 'writes': PARTS}, put(lambda i: i.entry(10) + 8, 1),
+    'subcluster both': (SUBCLUSTERS, set_bits(extended_bitmap, 1 << 32), 'both', False),
+    'subcluster without cluster': (SUBCLUSTERS, put(lambda i: i.entry(10) + 8, 1),
                                    'without a cluster', False),
-    'extended: zero flag': ({'options': EXTENDED, 'writes': PARTS}, set_bits(lambda i: i.entry(0), 1), 'zero flag', False),
-    'extended: reserved': ({'options': EXTENDED, 'writes': PARTS}, set_bits(lambda i: i.entry(0), 1 << 57), 'reserved', True),
-    'extended: packed with bitmap': ({'options': EXTENDED, 'writes': PARTS}, put(lambda i: i.entry(192) + 8, 5),
+    'extended: zero flag': (SUBCLUSTERS, set_bits(lambda i: i.entry(0), 1), 'zero flag', False),
+    'extended: reserved': (SUBCLUSTERS, set_bits(lambda i: i.entry(0), 1 << 57), 'reserved', True),
+    'extended: packed with bitmap': (SUBCLUSTERS, put(lambda i: i.entry(192) + 8, 5),
                                      'has a subcluster bitmap', True),
     # external data
-    'data file: elsewhere': ({'data_file': True}, put(lambda i: i.entry(3), COPIED | 4096), 'should be at', False),
+    'data file: elsewhere': (EXTERNAL, put(lambda i: i.entry(3), COPIED | 4096), 'should be at', False),
     'raw data file: elsewhere': ({'data_file': True, 'options': 'data_file_raw=on'},
                                  put(lambda i: i.entry(3), COPIED | 4096), 'should be at', False),
-    'data file: unaligned': ({'data_file': True}, set_bits(lambda i: i.entry(3), 512), 'is not aligned', False),
+    'data file too short': (EXTERNAL, lambda i: os.truncate(i.data, 8192), 'end of the external file', False),
+    'data file: unaligned': (EXTERNAL, set_bits(lambda i: i.entry(3), 512), 'is not aligned', False),
     # snapshots
-    'snapshot L1 unaligned': ({'writes': SNAPSHOT}, put(lambda i: i.snapshots, lambda i: snapshot_l1(i) + 512),
+    'snapshot L1 unaligned': (SNAPSHOTS, put(lambda i: i.snapshots, lambda i: snapshot_l1(i) + 512),
                               'is not aligned', False),
-    'snapshot L1 beyond': ({'writes': SNAPSHOT}, put(lambda i: i.snapshots, 1 << 40), 'exceeds the end', False),
-    'snapshot L1 too large': ({'writes': SNAPSHOT}, put(lambda i: i.snapshots + 8, 1 << 31, 4), 'too large', False),
-    'snapshot L1 too small': ({'writes': SNAPSHOT}, put(lambda i: i.snapshots + 8, 1, 4), 'too small', False),
-    'snapshot L1 is the active one': ({'writes': SNAPSHOT}, put(lambda i: i.snapshots, lambda i: i.l1), 'overlaps', False),
-    'snapshot L1 entry beyond': ({'writes': SNAPSHOT}, put(snapshot_l1, 1 << 40), 'L1 table of snapshot 1', False),
-    'snapshot L1 entry reserved': ({'writes': SNAPSHOT}, set_bits(snapshot_l1, 2), 'reserved bits', True),
-    'snapshot extra data': ({'writes': SNAPSHOT}, put(lambda i: i.snapshots + 36, 5000, 4), 'extra data', False),
-    'snapshot incomplete': ({'writes': SNAPSHOT}, put(lambda i: i.snapshots + 36, 8, 4), 'incomplete', False),
-    'snapshot table beyond': ({'writes': SNAPSHOT}, put(64, 1 << 40), 'snapshot table exceeds', False),
-    'snapshot in data file': ({'data_file': True}, lambda i: (i.put(64, i.block), i.put(60, 1, 4)), 'snapshots in', False),
+    'snapshot L1 beyond': (SNAPSHOTS, put(lambda i: i.snapshots, 1 << 40), 'exceeds the end', False),
+    'snapshot L1 too large': (SNAPSHOTS, put(lambda i: i.snapshots + 8, 1 << 31, 4), 'too large', False),
+    'snapshot L1 too small': (SNAPSHOTS, put(lambda i: i.snapshots + 8, 1, 4), 'too small', False),
+    'snapshot L1 is the active one': (SNAPSHOTS, put(lambda i: i.snapshots, lambda i: i.l1), 'overlaps', False),
+    'snapshot L1 entry beyond': (SNAPSHOTS, put(snapshot_l1, 1 << 40), 'L1 table of snapshot 1', False),
+    'snapshot L1 entry reserved': (SNAPSHOTS, set_bits(snapshot_l1, 2), 'reserved bits', True),
+    'snapshot extra data': (SNAPSHOTS, put(lambda i: i.snapshots + 36, 5000, 4), 'extra data', False),
+    'snapshot incomplete': (SNAPSHOTS, put(lambda i: i.snapshots + 36, 8, 4), 'incomplete', False),
+    'snapshot table beyond': (SNAPSHOTS, put(64, 1 << 40), 'snapshot table exceeds', False),
+    'snapshot in data file': (EXTERNAL, lambda i: (i.put(64, i.block), i.put(60, 1, 4)), 'snapshots in', False),
     # bitmaps
-    'bitmap directory unaligned': ({'writes': BITMAP}, lambda i: i.change(i.extension(0x23852875) + 16, lambda o: o + 8),
+    'bitmap directory unaligned': (BITMAPS, lambda i: i.change(i.bitmaps + 16, lambda o: o + 8),
                                    'bitmaps extension is broken', False),
-    'bitmap directory beyond': ({'writes': BITMAP}, lambda i: i.put(i.extension(0x23852875) + 16, 1 << 40),
+    'bitmap directory beyond': (BITMAPS, lambda i: i.put(i.bitmaps + 16, 1 << 40),
                                 'bitmap directory', False),
-    'bitmap directory too short': ({'writes': BITMAP}, lambda i: i.put(i.extension(0x23852875) + 8, 40),
+    'bitmap directory too short': (BITMAPS, lambda i: i.put(i.bitmaps + 8, 40),
                                    'exceeds the directory', False),
-    'bitmap count': ({'writes': BITMAP}, lambda i: i.put(i.extension(0x23852875), 1, 4), 'behind its last entry', False),
-    'bitmap extension reserved': ({'writes': BITMAP}, lambda i: i.put(i.extension(0x23852875) + 4, 1, 4), 'reserved', False),
-    'bitmap table unaligned': ({'writes': BITMAP}, lambda i: i.change(i.directory, lambda o: o + 512), 'not aligned', False),
-    'bitmap table beyond': ({'writes': BITMAP}, lambda i: i.put(i.directory, 1 << 40), 'exceeds the end', False),
-    'bitmap table size': ({'writes': BITMAP}, lambda i: i.put(i.directory + 8, 3, 4), 'does not fit', False),
-    'bitmap flags': ({'writes': BITMAP}, lambda i: i.put(i.directory + 12, 1 << 9, 4), 'reserved flags', False),
-    'bitmap type': ({'writes': BITMAP}, lambda i: i.put(i.directory + 16, 7, 1), 'unknown type', False),
-    'bitmap granularity': ({'writes': BITMAP}, lambda i: i.put(i.directory + 17, 70, 1), 'granularity', False),
-    'bitmap entry reserved': ({'writes': BITMAP}, set_bits(lambda i: i.bitmap_table, 4), 'reserved bits', True),
-    'bitmap entry ones': ({'writes': BITMAP}, lambda i: i.put(i.bitmap_table, i.end - i.cluster | 1), 'reserved bits', False),
-    'bitmap entry unaligned': ({'writes': BITMAP}, lambda i: i.put(i.bitmap_table, i.l1 + 512), 'not aligned', False),
-    'bitmap entry beyond': ({'writes': BITMAP}, lambda i: i.put(i.bitmap_table, 1 << 40), 'bitmap data', False),
-    'bitmap data is L1 table': ({'writes': BITMAP}, lambda i: i.put(i.bitmap_table, i.l1), 'is used for', False),
-    'extensions too long': ({'writes': BITMAP}, lambda i: i.put(i.extension(0x23852875) - 4, 5000, 4), 'exceed their room',
+    'bitmap count': (BITMAPS, lambda i: i.put(i.bitmaps, 1, 4), 'behind its last entry', False),
+    'bitmap extension reserved': (BITMAPS, lambda i: i.put(i.bitmaps + 4, 1, 4), 'reserved', False),
+    'bitmap table unaligned': (BITMAPS, lambda i: i.change(i.directory, lambda o: o + 512), 'not aligned', False),
+    'bitmap table beyond': (BITMAPS, lambda i: i.put(i.directory, 1 << 40), 'exceeds the end', False),
+    'bitmap table size': (BITMAPS, lambda i: i.put(i.directory + 8, 3, 4), 'does not fit', False),
+    'bitmap flags': (BITMAPS, lambda i: i.put(i.directory + 12, 1 << 9, 4), 'reserved flags', False),
+    'bitmap type': (BITMAPS, lambda i: i.put(i.directory + 16, 7, 1), 'unknown type', False),
+    'bitmap granularity': (BITMAPS, lambda i: i.put(i.directory + 17, 70, 1), 'granularity', False),
+    'bitmap entry reserved': (BITMAPS, set_bits(lambda i: i.bitmap_table, 4), 'reserved bits', True),
+    'bitmap entry ones': (BITMAPS, lambda i: i.put(i.bitmap_table, i.end - i.cluster | 1), 'reserved bits', False),
+    'bitmap entry unaligned': (BITMAPS, lambda i: i.put(i.bitmap_table, i.l1 + 512), 'not aligned', False),
+    'bitmap entry beyond': (BITMAPS, lambda i: i.put(i.bitmap_table, 1 << 40), 'bitmap data', False),
+    'bitmap data is L1 table': (BITMAPS, lambda i: i.put(i.bitmap_table, i.l1), 'is used for', False),
+    'extensions too long': (BITMAPS, lambda i: i.put(i.bitmaps - 4, 5000, 4), 'exceed their room',
                             False),
 }
 
@@ -432,8 +445,8 @@ FAULTS = {
 def test_fault(tmp, name):
     made, plant, text, repairable = FAULTS[name]
     image = Image(tmp, **made)
-    guest = None if made.get('data_file') else run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -v 0 256k', image.path).stdout
     plant(image)
+    guest = image.read()
     found = image.check()
     assert not found.clean and any(text in line for line in found.lines), found.lines
     assert len(found.lines) == found['corruptions'] + found['leaks'] + found['check-errors']
@@ -450,10 +463,8 @@ def test_fault(tmp, name):
     assert repaired['corruptions-fixed'] + repaired['leaks-fixed'] and not again.lines
     image.assert_clean_for_qemu()
     assert not image.get(4, 4) == 3 or not image.get(72) & 3
-    if guest and text == 'Leaked cluster' or text.startswith('refcount'):
-        after = run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -v 0 256k', image.path).stdout
-        assert name == 'leak inside' or 'twice' in name or 'times' in name or made.get('data_file') or \
-            after.splitlines()[:-2] == guest.splitlines()[:-2]
+    # Whoever could read the disk reads the same.
+    assert not guest or image.read() == guest
 
 
 @pytest.mark.parametrize('name', ['count of data too high', 'leak inside', 'bitmaps lost', 'leak behind the end'])
@@ -493,7 +504,8 @@ def test_nothing_is_freed_while_an_entry_is_not_understood(tmp):
 
 def test_much_of_everything(tmp):
     """Faults in all tables at once, and a refcount table that must grow."""
-    image = Image(tmp, 'cluster_size=512,refcount_bits=64', '8M', ('write -P 5 0 4M', 'snapshot -c one @', 'write -P 6 0 1M'))
+    image = Image(tmp, 'cluster_size=512,refcount_bits=64', '8M',
+                  ('write -P 5 0 4M', 'snapshot -c one @', 'write -P 6 0 1M'))
     entries = image.cluster * image.get(56, 4) // 8
     for index in range(0, entries, 3):
         image.put(image.refcount_table + 8 * index, 0)
@@ -502,7 +514,8 @@ def test_much_of_everything(tmp):
     repaired = image.check('all')
     assert repaired.clean and repaired['corruptions-fixed'] > 250, repaired
     image.assert_clean_for_qemu()
-    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 6 0 1M', '-c', 'read -P 5 1M 3M', '-c', 'read -P 0 4M 4M', image.path)
+    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 6 0 1M', '-c', 'read -P 5 1M 3M', '-c', 'read -P 0 4M 4M',
+        image.path)
     run('qemu-img', 'snapshot', '-a', 'one', image.path)
     run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 5 0 4M', image.path)
 
