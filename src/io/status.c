@@ -41,9 +41,12 @@ static weir_co_fn int leaf_status(struct weir_node *node, uint64_t offset, uint6
     return 0;
 }
 
-/* What the extent's child says about the stored bytes adds "zero" and the place; "allocated" is ours. */
-static weir_co_fn int data_status(const struct weir_extent *extent, uint64_t offset, uint64_t length,
-                                  struct weir_status *ret_status)
+/*
+ * What the extent's child says about the stored bytes adds "zero" and the place; "allocated" is ours. A format that
+ * allocates holds data there also where its file has a hole: the space is taken.
+ */
+static weir_co_fn int data_status(const struct weir_node *node, const struct weir_extent *extent,
+                                  uint64_t offset, uint64_t length, struct weir_status *ret_status)
 {
     struct weir_status below;
     int ret =
@@ -52,6 +55,7 @@ static weir_co_fn int data_status(const struct weir_extent *extent, uint64_t off
     if (ret)
         return ret;
     below.allocated = true;
+    below.data = below.data || node->limits.lock_unit;
     below.depth = 0;
     *ret_status = below;
     return 0;
@@ -61,8 +65,14 @@ static weir_co_fn int unmapped_status(struct weir_node *node, uint64_t offset, u
                                       struct weir_status *ret_status)
 {
     struct weir_edge *cow = weir_node_cow(node);
+    uint64_t below = cow ? weir_node_size(cow->node) : 0;
     int ret;
 
+    /* Behind the end of a shorter backing image nobody in the chain has anything. */
+    if (below > offset)
+        length = WEIR_MIN(length, below - offset);
+    else if (deep)
+        cow = NULL;
     if (!cow) {
         *ret_status = simple(length, false, true, false);
         return 0;
@@ -94,7 +104,7 @@ static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uin
         length = WEIR_MIN(length, extent.offset + extent.length - offset);
         switch (extent.where) {
         case WEIR_DATA:
-            ret = data_status(&extent, offset, length, ret_status);
+            ret = data_status(node, &extent, offset, length, ret_status);
             break;
         case WEIR_ENCODED:
             *ret_status = simple(length, true, false, true);
