@@ -108,8 +108,6 @@ enum img_file_kind { IMG_FILE_REGULAR, IMG_FILE_DEVICE, IMG_FILE_MISSING };
 enum img_file_kind img_look(const char *path, bool *ret_qcow2) weir_co_fn;
 /* {"driver": "file", "filename": path}, or host_device. */
 json_t *img_file_definition(const char *path, enum img_file_kind kind);
-/* @name as seen from the directory of @from; a new string. */
-char *img_relative(const char *from, const char *name);
 
 /* Options that most subcommands have. */
 struct img_common {

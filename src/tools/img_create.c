@@ -4,6 +4,7 @@
  */
 #include "tools/img.h"
 
+#include "graph/filename.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,8 +41,8 @@ static int set_named(struct create *create, const struct img_format *format, con
 static weir_co_fn int backing_size(const struct create *create, const char *backing, const char *format,
                                    uint64_t *ret_size, struct weir_error **err)
 {
-    weir_autofree char *path = img_relative(create->name, backing);
-    struct img_open how = { .format = format };
+    weir_autofree char *path = weir_filename_resolve(backing, create->name);
+    struct img_open how = { .format = format, .force_share = true };
     struct weir_edge *edge;
     int ret = img_open(path, &how, &edge, err);
 

@@ -8,6 +8,7 @@
  */
 #include "tools/img.h"
 
+#include "base/schema_text.h"
 #include "co/co.h"
 #include "gen/schema.h"
 #include "graph/graph.h"
@@ -32,15 +33,6 @@ const char *img_path(const char *name, struct weir_error **err)
         return NULL;
     }
     return name;
-}
-
-char *img_relative(const char *from, const char *name)
-{
-    const char *path = strncmp(from, "file:", 5) ? from : from + 5, *slash = strrchr(path, '/');
-
-    if (*name == '/' || !slash || name[strcspn(name, ":/")] == ':')
-        return weir_strdup(name);
-    return weir_strdup_printf("%.*s/%s", (int)(slash - path), path, name);
 }
 
 /* ---- what is there ---- */
@@ -144,6 +136,19 @@ static weir_co_fn void complete_children(json_t *json, unsigned level)
     }
 }
 
+/* On the command line sizes of raw may have a suffix, as sizes have everywhere else there. */
+static void expand_size(json_t *json, const char *name)
+{
+    const char *text = json_string_value(json_object_get(json, name));
+    uint64_t size;
+
+    if (text && weir_text_to_size(text, &size) && size <= INT64_MAX) {
+        weir_autofree char *digits = weir_strdup_printf("%" PRIu64, size);
+
+        json_object_set_new(json, name, json_string(digits));
+    }
+}
+
 static weir_co_fn int complete(json_t *json, struct weir_error **err)
 {
     json_t *driver;
@@ -169,6 +174,8 @@ static weir_co_fn int define_by_keyval(const char *text, json_t **ret_json, stru
     ret = weir_keyval_parse(text, NULL, &json, err);
     if (ret)
         return ret;
+    expand_size(json, "offset");
+    expand_size(json, "size");
     ret = complete(json, err);
     if (!ret)
         ret = weir_schema_normalize(&weir_schema_blockdev_options, json, ret_json, err);
