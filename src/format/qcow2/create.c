@@ -11,7 +11,6 @@
 
 #include "base/alloc.h"
 #include "base/iov.h"
-#include "co/co.h"
 #include "format/qcow2/compose.h"
 #include "format/qcow2/plan.h"
 #include "gen/schema.h"
@@ -258,7 +257,7 @@ static weir_co_fn int zero(const struct target *target, uint64_t from, uint64_t 
 
     for (uint64_t at = from; !ret && at < to; at += ZERO_CHUNK) {
         ret = request(target, WEIR_OP_ZERO, at, WEIR_MIN(to - at, ZERO_CHUNK), NULL, flags);
-        weir_co_pause();
+        weir_io_pause();
     }
     return ret;
 }
@@ -271,7 +270,7 @@ static weir_co_fn int write_zeroes(const struct create *create, const struct tar
     memset(create->chunk, 0, CHUNK);
     for (uint64_t at = from; !ret && at < to; at += CHUNK) {
         ret = request(target, WEIR_OP_WRITE, at, WEIR_MIN(to - at, CHUNK), create->chunk, 0);
-        weir_co_pause();
+        weir_io_pause();
     }
     return ret;
 }
@@ -351,7 +350,7 @@ static weir_co_fn int write_tables(const struct create *create)
         qcow2_plan_fill(plan, at, length, create->chunk);
         if (!holes || !weir_buffer_is_zero(create->chunk, length))
             ret = request(&create->file, WEIR_OP_WRITE, at, length, create->chunk, 0);
-        weir_co_pause();
+        weir_io_pause();
     }
     return ret;
 }

@@ -274,7 +274,8 @@ static weir_co_fn int open_data_file(struct weir_node *node, const struct weir_o
         options = json_incref(opts->data_file);
         ret = 0;
     } else {
-        ret = weir_filename_options(q->data_file_name, weir_node_file_name(node), &options, &is_tree, err);
+        /* Unlike a backing file's, its name is not relative to the image: others read it so. */
+        ret = weir_filename_options(q->data_file_name, NULL, &options, &is_tree, err);
     }
     if (!ret)
         ret = weir_node_open_child(node, options, "data-file", WEIR_ROLE_DATA, &q->data, err);

@@ -78,7 +78,9 @@ static weir_co_fn int qcow2_check_slot(struct weir_node *node, unsigned fix,
 {
     struct qcow2 *q = node->state;
     struct qcow2_header header = q->header;
-    struct qcow2_check_source source = { .file = q->file, .data = q->data, .header = &header };
+    struct qcow2_check_source source = {
+        .file = q->file, .data = q->data, .header = &header, .ret_header = fix ? &q->header : NULL
+    };
     /* Twice: the first one frees what was given up, the second writes the lower counts. */
     int ret = node->read_only ? 0 : weir_meta_sync_all(node) ? -EIO : weir_meta_sync_all(node);
 
