@@ -2,10 +2,10 @@
 /*
  * blockdev-create of a qcow2 image: a coroutine of the control loop.
  *
- * Everything that can be wrong with the options is found before anything is changed. Then the file is emptied, gets its
- * full length, its tables, its data where that is to be preallocated, and after a flush its header: at no time does
- * a half made file look like an image, and a crash leaves the old image, none, or the new one. What a failed attempt
- * leaves behind stays there.
+ * Everything that can be wrong with the options is found before anything is changed. Then the old header is erased for
+ * good; the file is emptied and gets its full length, its tables, its data where that is to be preallocated, and after
+ * a flush the sector with the header: at no time does a half made file look like an image, and a crash leaves the old
+ * image, none, or the new one. What a failed attempt leaves behind stays there.
  */
 #include "format/qcow2/create.h"
 
@@ -320,7 +320,7 @@ static weir_co_fn int make_empty_device(const struct target *target, uint64_t si
                : 0;
 }
 
-/* An old image is gone for good before anything of the new one is there. Then all of it reads as zero. */
+/* Afterwards all of it reads as zero. */
 static weir_co_fn int make_empty(const struct target *target, uint64_t size, struct weir_error **err)
 {
     int ret;
@@ -328,12 +328,7 @@ static weir_co_fn int make_empty(const struct target *target, uint64_t size, str
     if (is_device(target->node))
         return make_empty_device(target, size, err);
     ret = resize(target, 0, err);
-    if (ret)
-        return ret;
-    ret = flush(target);
-    if (ret)
-        return weir_error_set_errno(err, ret, "Could not empty '%s'", weir_node_file_name(target->node));
-    return resize(target, size, err);
+    return ret ? ret : resize(target, size, err);
 }
 
 /* Zeroes are there already. Where space is to be taken they are written all the same. */
@@ -355,14 +350,16 @@ static weir_co_fn int write_tables(const struct create *create)
     return ret;
 }
 
-/* One write, without the zeroes at the end of the cluster. */
-static weir_co_fn int write_header(const struct create *create)
+/* What follows the first sector, without the zeroes at the end of the cluster. */
+static weir_co_fn int write_names(const struct create *create)
 {
     uint64_t length = qcow2_cluster_size(&create->plan.header);
 
     while (length > HEADER_PIECE && weir_buffer_is_zero(create->first + length - HEADER_PIECE, HEADER_PIECE))
         length -= HEADER_PIECE;
-    return request(&create->file, WEIR_OP_WRITE, 0, length, create->first, 0);
+    if (length <= SECTOR)
+        return 0;
+    return request(&create->file, WEIR_OP_WRITE, SECTOR, length - SECTOR, create->first + SECTOR, 0);
 }
 
 static weir_co_fn int make_data_file(const struct create *create, struct weir_error **err)
@@ -387,17 +384,36 @@ static weir_co_fn int make_data_file(const struct create *create, struct weir_er
     return ret ? weir_error_set_errno(err, ret, "Could not flush the data file") : 0;
 }
 
+/* Without its first sector an old image is none, whatever becomes of the rest, and in which order. */
+static weir_co_fn int erase_header(const struct create *create, struct weir_error **err)
+{
+    const struct target *file = &create->file;
+    uint64_t length = WEIR_MIN(weir_node_size(file->node), SECTOR);
+    int ret = 0;
+
+    memset(create->chunk, 0, SECTOR);
+    if (length)
+        ret = request(file, WEIR_OP_WRITE, 0, length, create->chunk, 0);
+    if (!ret)
+        ret = flush(file);
+    return ret ? weir_error_set_errno(err, ret, "Could not empty '%s'", weir_node_file_name(file->node)) : 0;
+}
+
 static weir_co_fn int make_image(const struct create *create, struct weir_error **err)
 {
     const struct qcow2_plan *plan = &create->plan;
     const struct target *file = &create->file;
-    int ret = make_empty(file, plan->end, err);
+    int ret = erase_header(create, err);
 
+    if (!ret)
+        ret = make_empty(file, plan->end, err);
     if (!ret && create->data.node)
         ret = make_data_file(create, err);
     if (ret)
         return ret;
     ret = write_tables(create);
+    if (!ret)
+        ret = write_names(create);
     if (ret)
         return weir_error_set_errno(err, ret, "Could not write the tables of the image");
     ret = preallocate(create, file, plan->data_offset, plan->end);
@@ -405,7 +421,7 @@ static weir_co_fn int make_image(const struct create *create, struct weir_error 
         return weir_error_set_errno(err, ret, "Could not preallocate data clusters");
     ret = flush(file);
     if (!ret)
-        ret = write_header(create);
+        ret = request(file, WEIR_OP_WRITE, 0, SECTOR, create->first, 0);
     if (!ret)
         ret = flush(file);
     return ret ? weir_error_set_errno(err, ret, "Could not write qcow2 header") : 0;
