@@ -59,6 +59,8 @@ static json_t *image_info(struct weir_node *node, int64_t allocated)
         json_object_set_new(image, "actual-size", json_integer(allocated));
     if (node->limits.lock_unit)
         json_object_set_new(image, "cluster-size", json_integer((json_int_t)node->limits.lock_unit));
+    if (node->driver->describe)
+        node->driver->describe(node, image);
     return image;
 }
 

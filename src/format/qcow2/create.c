@@ -10,6 +10,7 @@
 #include "format/qcow2/create.h"
 
 #include "base/alloc.h"
+#include "base/iov.h"
 #include "co/co.h"
 #include "format/qcow2/compose.h"
 #include "format/qcow2/plan.h"
@@ -20,7 +21,9 @@
 #include <string.h>
 
 #define SECTOR 512u
-#define CHUNK ((uint64_t)1 << QCOW2_CLUSTER_BITS_MAX) /* bytes written at once; a cluster of any size fits */
+#define CHUNK ((uint64_t)2 << 20)     /* bytes of zeroes written at once */
+#define TABLE_CHUNK ((uint64_t)65536) /* tables of zeroes stay holes at this granularity */
+#define HEADER_PIECE 4096u
 #define ZERO_CHUNK ((uint64_t)1 << 30)
 #define EXTENDED_L2_CLUSTER_MIN 16384u
 
@@ -334,19 +337,33 @@ static weir_co_fn int make_empty(const struct target *target, uint64_t size, str
     return resize(target, size, err);
 }
 
+/* Zeroes are there already. Where space is to be taken they are written all the same. */
 static weir_co_fn int write_tables(const struct create *create)
 {
     const struct qcow2_plan *plan = &create->plan;
+    bool holes = create->preallocation == WEIR_Q_PREALLOC_MODE_OFF ||
+                 create->preallocation == WEIR_Q_PREALLOC_MODE_METADATA;
     int ret = 0;
 
-    for (uint64_t at = qcow2_cluster_size(&plan->header); !ret && at < plan->data_offset; at += CHUNK) {
-        uint64_t length = WEIR_MIN(plan->data_offset - at, CHUNK);
+    for (uint64_t at = qcow2_cluster_size(&plan->header); !ret && at < plan->data_offset; at += TABLE_CHUNK) {
+        uint64_t length = WEIR_MIN(plan->data_offset - at, TABLE_CHUNK);
 
         qcow2_plan_fill(plan, at, length, create->chunk);
-        ret = request(&create->file, WEIR_OP_WRITE, at, length, create->chunk, 0);
+        if (!holes || !weir_buffer_is_zero(create->chunk, length))
+            ret = request(&create->file, WEIR_OP_WRITE, at, length, create->chunk, 0);
         weir_co_pause();
     }
     return ret;
+}
+
+/* One write, without the zeroes at the end of the cluster. */
+static weir_co_fn int write_header(const struct create *create)
+{
+    uint64_t length = qcow2_cluster_size(&create->plan.header);
+
+    while (length > HEADER_PIECE && weir_buffer_is_zero(create->first + length - HEADER_PIECE, HEADER_PIECE))
+        length -= HEADER_PIECE;
+    return request(&create->file, WEIR_OP_WRITE, 0, length, create->first, 0);
 }
 
 static weir_co_fn int make_data_file(const struct create *create, struct weir_error **err)
@@ -389,7 +406,7 @@ static weir_co_fn int make_image(const struct create *create, struct weir_error 
         return weir_error_set_errno(err, ret, "Could not preallocate data clusters");
     ret = flush(file);
     if (!ret)
-        ret = request(file, WEIR_OP_WRITE, 0, qcow2_cluster_size(&plan->header), create->first, 0);
+        ret = write_header(create);
     if (!ret)
         ret = flush(file);
     return ret ? weir_error_set_errno(err, ret, "Could not write qcow2 header") : 0;
