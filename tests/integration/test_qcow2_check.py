@@ -502,6 +502,56 @@ def test_nothing_is_freed_while_an_entry_is_not_understood(tmp):
     assert image.count(lost) == 1 and image.count(0) == 1
 
 
+CUT = ['count of data too low', 'count of shared data', 'refcount table entry beyond', 'refcount block twice', 'data twice',
+       'shared data copied', 'shared L2 table copied', 'no block', '512, block absent', 'L1 entry reserved', 'dirty',
+       'bitmaps lost', 'extended not copied', 'data is refcount block']
+
+
+@pytest.mark.parametrize('name', CUT)
+def test_stopped_repair(tmp, name):
+    """A repair that stops after any of its writes never makes it worse, and the next one repairs the rest."""
+    made, plant, _, _ = FAULTS[name]
+    image = Image(tmp, **made)
+    plant(image)
+    faulty, guest, before = image.path.read_bytes(), image.read(), image.check()
+    for writes in range(1000):
+        image.path.write_bytes(faulty)
+        done = run(PROGRAM, 'all', f'writes={writes}', image.path, status=None)
+        now = image.check()
+        assert now['corruptions'] <= before['corruptions'] and not guest or image.read() == guest, (writes, now.lines)
+        if not done.returncode:
+            break
+        assert image.check('all').clean
+        image.assert_clean_for_qemu()
+    assert writes and Result(done.stdout).clean
+
+
+def test_windows(tmp):
+    """A file of more clusters than are counted at once: data far behind, which no block counts; and a leak there."""
+    image = Image(tmp, 'cluster_size=512', '64k', ('write -P 1 0 2k',))
+    with open(image.path, 'r+b') as file:
+        file.truncate(40 << 30)
+        for index, place in ((50, 20 << 30), (51, 36 << 30)):
+            file.seek(place)
+            file.write(bytes([index]) * 512)
+            image.put(image.entry(index), COPIED | place)
+    found = image.check()
+    assert found['corruptions'] == 4 and not found['leaks'], found.lines
+    assert image.check('all').clean
+    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 1 0 2k', '-c', 'read -P 50 25k 512', '-c', 'read -P 51 26112 512',
+        image.path)
+    # Now there are blocks: counts are corrected where they are.
+    blocks = {first: image.get(image.refcount_table + 8 * (first // 256)) for first in (20 << 21, 36 << 21)}
+    image.put(blocks[20 << 21], 0, 2)
+    image.put(blocks[36 << 21] + 2, 5, 2)
+    found = image.check()
+    assert found['leaks'] == 1 and f'Leaked cluster {(36 << 21) + 1} refcount=5 reference=0' in found.lines
+    assert f'ERROR cluster {20 << 21} refcount=0 reference=1' in found.lines
+    repaired = image.check('all')
+    assert repaired.clean and repaired['leaks-fixed'] == 1 and repaired['corruptions-fixed'] == 1, repaired.lines
+    image.assert_clean_for_qemu()
+
+
 def test_much_of_everything(tmp):
     """Faults in all tables at once, and a refcount table that must grow."""
     image = Image(tmp, 'cluster_size=512,refcount_bits=64', '8M',

@@ -111,7 +111,7 @@ static void count_compressed(struct qcow2_checker *c, const struct entry *entry,
                         "ERROR compressed cluster at offset 0x%" PRIx64 " of 0x%" PRIx64
                         " bytes exceeds the end of the file: l2_entry=%016" PRIx64,
                         offset, length, entry->value);
-        c->incomplete = true;
+        qcow2_lost(c, offset, length);
         return;
     }
     last = (offset + length - 1) >> c->h.cluster_bits;
@@ -187,7 +187,7 @@ static void count_standard(struct qcow2_checker *c, const struct entry *entry, u
             judge_external(c, entry, offset, placed);
     }
     if (!sound)
-        c->incomplete = true;
+        qcow2_lost(c, offset, qcow2_cluster_size(&c->h));
     else if (offset && !external)
         count(c, offset >> c->h.cluster_bits, refs, QCOW2_KIND_DATA);
 }
