@@ -65,7 +65,8 @@ static weir_co_fn bool has_many_holes(struct weir_node *node, struct weir_node *
 
 /*
  * What the extent's child says about the stored bytes adds "zero" and the place; "allocated" is ours. A format that
- * allocates holds data there also where its file has a hole: the space is taken.
+ * allocates holds data there also where its file has a hole: the space is taken. A file of data alone is sparse as the
+ * disk is: it is not asked.
  */
 static weir_co_fn int data_status(struct weir_node *node, const struct weir_extent *extent, uint64_t offset,
                                   uint64_t length, struct weir_status *ret_status)
@@ -76,7 +77,8 @@ static weir_co_fn int data_status(struct weir_node *node, const struct weir_exte
     struct weir_status below;
     int ret;
 
-    if (allocates && !file->driver->map && !has_many_holes(node, file)) {
+    if (allocates && !file->driver->map &&
+        !(extent->edge->role & WEIR_ROLE_PRIMARY && has_many_holes(node, file))) {
         *ret_status = simple(length, true, false, true);
         ret_status->file = file;
         ret_status->file_offset = child_offset;

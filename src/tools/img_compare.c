@@ -96,11 +96,14 @@ static weir_co_fn int look(struct compare *compare, unsigned which)
     return ret;
 }
 
+/* The last extents of two images match only when they begin at the same place. */
 static bool same_allocation(const struct compare *compare)
 {
-    const struct weir_status *one = &compare->sides[0].status, *other = &compare->sides[1].status;
+    const struct side *one = &compare->sides[0], *other = &compare->sides[1];
 
-    return one->data == other->data && one->zero == other->zero && one->allocated == other->allocated;
+    return one->status.data == other->status.data && one->status.zero == other->status.zero &&
+           one->status.allocated == other->status.allocated && !one->status.file == !other->status.file &&
+           (one->status_end < one->size) == (other->status_end < other->size);
 }
 
 /* The next piece to read; cursor_lock held. False: there is none. */
@@ -197,10 +200,14 @@ static weir_co_fn void worker(void *arg)
 
 /* ---- the command ---- */
 
+/* That one is longer is worth a word only when what both have is the same. */
 static void tell(const struct compare *compare, bool quiet)
 {
     const struct side *side = &compare->sides[compare->failed_side];
 
+    if (!quiet && compare->sides[0].size != compare->sides[1].size &&
+        compare->found_at >= WEIR_MIN(compare->sides[0].size, compare->sides[1].size))
+        printf("Warning: Image size mismatch!\n");
     switch (compare->verdict) {
     case SAME:
         if (!quiet)
@@ -233,14 +240,10 @@ static weir_co_fn int compare_images(struct compare *compare, bool quiet)
         compare->sides[i].size = weir_node_size(compare->sides[i].edge->node);
     compare->size = WEIR_MAX(compare->sides[0].size, compare->sides[1].size);
     compare->found_at = UINT64_MAX;
-    if (compare->sides[0].size != compare->sides[1].size) {
-        if (compare->strict) {
-            if (!quiet)
-                printf("Strict mode: Image size mismatch!\n");
-            return DIFFERENT;
-        }
+    if (compare->strict && compare->sides[0].size != compare->sides[1].size) {
         if (!quiet)
-            printf("Warning: Image size mismatch!\n");
+            printf("Strict mode: Image size mismatch!\n");
+        return DIFFERENT;
     }
     weir_co_mutex_init(&compare->cursor_lock);
     weir_mutex_init(&compare->mutex);

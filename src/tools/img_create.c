@@ -103,7 +103,7 @@ static weir_co_fn int create_image(struct create *create, uint64_t size, struct 
     }
     ret = set_named(create, format, "backing_file", create->backing, "Backing file", err);
     if (!ret)
-        ret = set_named(create, format, "backing_fmt", create->backing_format, "Backing format", err);
+        ret = set_named(create, format, "backing_fmt", create->backing_format, "Backing file format", err);
     if (!ret)
         ret = settle_size(create, size, err);
     if (!ret)

@@ -138,9 +138,11 @@ static void print_human(const json_t *info)
 
 /* ---- the chain ---- */
 
+/* Of the image itself: a file of data beside it counts as another one. */
 static weir_co_fn json_t *describe(struct weir_edge *edge)
 {
-    int64_t allocated = weir_node_allocated_size(edge->node);
+    struct weir_edge *file = weir_node_primary(edge->node);
+    int64_t allocated = weir_node_allocated_size(file ? file->node : edge->node);
     json_t *info = weir_node_image_info(edge->node, allocated);
 
     if (!json_object_get(info, "dirty-flag"))

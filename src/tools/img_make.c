@@ -71,7 +71,6 @@ static weir_co_fn int make_raw(const char *path, const json_t *values, struct we
 {
     uint64_t size = (uint64_t)json_integer_value(json_object_get(values, "size"));
     const char *preallocation = text_of(values, "preallocation");
-    int ret;
 
     if (preallocation && !strcmp(preallocation, "metadata"))
         return weir_error_set(err, -ENOTSUP, "Unsupported preallocation mode: metadata");
@@ -79,15 +78,10 @@ static weir_co_fn int make_raw(const char *path, const json_t *values, struct we
         strcmp(preallocation, "full") != 0)
         return weir_error_set(err, -EINVAL, "invalid parameter value: %s", preallocation);
     if (size > INT64_MAX - 511)
-        return weir_error_set(err, -EFBIG, "The image size is too large for file format 'raw'");
+        return weir_error_set(err, -EFBIG, "Too large");
     if (img_look(path, NULL) == IMG_FILE_DEVICE)
         return check_device(path, size, err);
-    ret = make_file(path, weir_align_up(size, 512), preallocation, err);
-    if (ret == -EFBIG && err) {
-        weir_error_free(weir_steal(err));
-        ret = weir_error_set(err, -EFBIG, "The image size is too large for file format 'raw'");
-    }
-    return ret;
+    return make_file(path, weir_align_up(size, 512), preallocation, err);
 }
 
 /* ---- formats in a file ---- */
@@ -179,8 +173,16 @@ static weir_co_fn int make_layered(const char *path, const struct img_format *fo
 int img_make(const char *name, const struct img_format *format, const json_t *values, struct weir_error **err)
 {
     const char *path = img_path(name, err);
+    int ret;
 
     if (!path)
         return -EINVAL;
-    return format->layered ? make_layered(path, format, values, err) : make_raw(path, values, err);
+    ret = format->layered ? make_layered(path, format, values, err) : make_raw(path, values, err);
+    /* Whichever layer noticed it: what the person can do about it is this. */
+    if (ret == -EFBIG && err) {
+        weir_error_free(weir_steal(err));
+        ret = weir_error_set(err, ret, "The image size is too large for file format '%s'%s", format->name,
+                             format->layered ? " (try using a larger cluster size)" : "");
+    }
+    return ret;
 }

@@ -90,9 +90,9 @@ class Pair:
         assert ours[0] == theirs[0], (args, ours, theirs)
         if status is not None:
             assert ours[0] == status, (args, ours)
-        assert strip(ours[1], lines) == strip(theirs[1], lines), args
+        assert strip(ours[1], lines) == strip(theirs[1], lines), (args, ours, theirs)
         if stderr:
-            assert ours[2] == theirs[2], args
+            assert ours[2] == theirs[2], (args, ours, theirs)
         return ours
 
     # ---- verdicts of qemu-img about what ours made ----
