@@ -10,19 +10,64 @@ static bool chance(unsigned percent)
     return pick(100) < percent;
 }
 
+static enum image_kind draw_image_kind(unsigned index)
+{
+    uint64_t at = pick(100);
+
+    if (at < (index ? 35u : 52u))
+        return IMAGE_SIMFMT;
+    return at < (index ? 65u : 86u) ? IMAGE_QCOW2 : IMAGE_RAW;
+}
+
+/* Small clusters, so that tables are many and grow. Only large ones can have subclusters. */
+static void draw_qcow2(struct image *image)
+{
+    struct image_qcow2 *q = &image->qcow2;
+    struct qcow2_medium_params *params = &q->params;
+
+    params->version = chance(80) ? 3 : 2;
+    params->cluster_bits = 9 + (unsigned)pick(4);
+    params->refcount_order = 4;
+    if (params->version == 3) {
+        params->refcount_order = chance(30) ? 4 : (unsigned)pick(7);
+        params->extended_l2 = chance(20);
+        params->lazy_refcounts = chance(20);
+        image->data_file = chance(20);
+        params->zstd = chance(25);
+        params->short_header = chance(30);
+        q->lazy = (unsigned)pick(6);
+    }
+    if (params->extended_l2)
+        params->cluster_bits = 14;
+    params->data_raw = image->data_file && chance(50);
+    params->l1_spare = (unsigned)pick(3);
+    /* So that a refcount table becomes too small. */
+    if (params->cluster_bits == 9 && chance(30))
+        params->skip = ((uint64_t)1 << (18 - params->refcount_order)) - 64 - pick(300);
+    image->data_direct = chance(35);
+    image->backing = !params->data_raw && chance(40);
+    q->no_unref = chance(15);
+    q->pass_request = (unsigned)pick(6);
+    q->pass_snapshot = (unsigned)pick(6);
+    q->pass_other = (unsigned)pick(6);
+    q->laid = chance(40) ? 1 + (unsigned)pick(24) : 0;
+}
+
 static void draw_image(struct image *image, unsigned index)
 {
     static const unsigned caches[] = { 1, 1, 2, 3, 4, 8, 16 };
 
     image->name[0] = (char)('a' + index);
-    image->simfmt = index ? chance(50) : chance(80);
+    image->kind = draw_image_kind(index);
     image->direct = chance(35);
     image->remote = chance(40);
     image->large_sectors = chance(25);
     image->detect_zeroes = (unsigned)pick(5);
     image->keeps_discards = chance(15);
     image->cache = caches[pick(WEIR_ARRAY_SIZE(caches))];
-    if (image->simfmt) {
+    if (image->kind == IMAGE_QCOW2) {
+        draw_qcow2(image);
+    } else if (image->kind == IMAGE_SIMFMT) {
         image->data_file = chance(40);
         image->data_direct = chance(35);
         image->backing = chance(40);
@@ -62,6 +107,22 @@ static void draw_guests(struct plan *plan)
     plan->gate_requests = chance(30) ? 1 + (unsigned)pick(2) : 0;
 }
 
+static void draw_lives(struct plan *plan)
+{
+    const struct image *image = &seed.images[0];
+
+    plan->main_life = 1;
+    plan->chain = chance(40) ? 2 : 1;
+    plan->guest_unit = plan->unit;
+    if (image->kind != IMAGE_QCOW2)
+        return;
+    plan->guest_unit = WEIR_MAX(plan->unit, (uint64_t)1 << image->qcow2.params.cluster_bits);
+    plan->resizes = chance(35) ? 1 + (unsigned)pick(4) : 0;
+    plan->offline_snapshots = !image->data_file && chance(60);
+    if (plan->offline_snapshots)
+        plan->main_life = 1 + (unsigned)pick(3);
+}
+
 void plan_draw(void)
 {
     struct plan *plan = &seed.plan;
@@ -74,7 +135,8 @@ void plan_draw(void)
     for (unsigned i = 0; i < IMAGES_MAX; i++)
         draw_image(&seed.images[i], i);
     plan->drains = chance(50) ? 1 + (unsigned)pick(6) : 0;
-    plan->snapshots = seed.images[0].simfmt && chance(50) ? 1 + (unsigned)pick(6) : 0;
+    plan->snapshots = seed.images[0].kind == IMAGE_SIMFMT && chance(50) ? 1 + (unsigned)pick(6) : 0;
+    draw_lives(plan);
     plan->mirrors = chance(45) ? 1 + (unsigned)pick(IMAGES_MAX - 1) : 0;
     plan->faults = chance(35);
     plan->tight = chance(50);
@@ -86,6 +148,8 @@ void plan_draw(void)
         plan->cut_where = chance(50) ? CUT_AT_SNAPSHOT : CUT_AT_HEADER;
     else if (plan->mirrors && chance(40))
         plan->cut_where = CUT_AT_MIRROR;
+    else if (plan->resizes && chance(50))
+        plan->cut_where = CUT_AT_RESIZE;
     if (plan->cut_where)
         plan->cut_after = 1 + pick(3);
     plan->cut_events = 1 + pick(plan->cut_where == CUT_AT_HEADER ? 20 : 300);
@@ -121,7 +185,7 @@ void plan_faults(void)
     plan_profile(&profile);
     for (unsigned kind = 0; kind <= WEIR_SIM_WRITE; kind++)
         profile.io[kind].short_ppm = chance(40) ? (uint32_t)pick(50000) : 0;
-    if (seed.plan.faults && seed.life == 1) {
+    if (seed.plan.faults && seed.life == seed.plan.main_life) {
         transient(&profile, WEIR_SIM_READ, 10000);
         transient(&profile, WEIR_SIM_WRITE, 20000);
         transient(&profile, WEIR_SIM_ALLOCATE, 20000);

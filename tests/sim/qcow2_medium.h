@@ -52,7 +52,8 @@ bool qcow2_medium_snapshot(const struct qcow2_medium *medium);
 struct qcow2_medium_report {
     uint64_t size; /* bytes of the guest's disk */
     uint64_t leaks /* references that are counted but do not exist */;
-    uint64_t l2_tables, data_clusters, stored_clusters, kept_zeroes, count_blocks;
+    uint64_t l2_tables, l2_owned; /* of the active disk; these alone refer to it */
+    uint64_t data_clusters, stored_clusters, kept_zeroes, count_blocks;
     uint64_t count_table_offset, l1_offset;
     unsigned snapshots;
     bool dirty;

@@ -241,6 +241,7 @@ static void walk_l1(struct walk *walk, uint64_t offset, uint64_t size, uint64_t 
         if (!walk->l1) {
             check_copied(walk, entry, l2, "an L2 table");
             walk->report->l2_tables++;
+            walk->report->l2_owned += !!(entry & QCOW2_COPIED);
         }
         walk_l2(walk, i * h->l2_entries, l2);
     }
