@@ -93,6 +93,7 @@ struct weir_limits {
     uint64_t discard_align, discard_max; /* 0 = request_align / none */
     uint64_t lock_unit; /* formats that allocate: bytes, power of two: what a change of mapping locks */
     uint32_t iov_max;
+    bool grows;           /* a write beyond the end makes it longer; else it fails with -ENOSPC */
     bool apart;           /* here or below each request counts by itself: neighbours are not merged */
     unsigned write_flags; /* request flags that submit(WRITE) honours itself: WEIR_REQUEST_FUA ... */
     unsigned zero_flags;  /* the same for ZERO: WEIR_REQUEST_MAY_UNMAP, NO_FALLBACK, FUA */

@@ -260,7 +260,8 @@ static weir_co_fn int write_zeroes(struct weir_node *node, uint64_t offset, uint
 
 static weir_co_fn int mapped_zero(struct weir_node *node, struct weir_request *request)
 {
-    uint64_t unit = WEIR_MAX(WEIR_MAX(node->limits.zero_align, node->limits.lock_unit), 1u);
+    /* A format may zero parts of what it locks. */
+    uint64_t unit = WEIR_MAX(node->limits.zero_align ? node->limits.zero_align : node->limits.lock_unit, 1u);
     uint64_t end = request->offset + request->length;
     uint64_t first = weir_align_up(request->offset, unit);
     uint64_t last = end == weir_node_size(node) ? end : weir_align_down(end, unit);
