@@ -74,7 +74,7 @@ static weir_co_fn int release_entry(struct weir_meta *meta, const struct weir_fr
         weir_meta_leave(meta);
         if (ret != WEIR_NEED)
             break;
-        if (pins.count == WEIR_META_PINS_MAX)
+        if (pins.count >= WEIR_META_PINS_MAX / 2)
             weir_meta_ops_table.unpin(node, &pins);
         ret = weir_meta_block_load(meta, need.offset, need.length, need.level, false, &block);
         if (ret)

@@ -301,11 +301,11 @@ void image_fill_all(void)
         if (seed.images[i].kind == IMAGE_QCOW2)
             note_qcow2(&seed.images[i]);
     }
-    if (first->qcow2.laid)
-        image_snapshot_offline();
     if (backed() && seed.plan.chain > 1)
         make_middle(bytes);
     weir_sim_file_put(seed.base, 0, bytes, seed.base_size);
+    if (first->qcow2.laid)
+        image_snapshot_offline();
     seed.totals.qcow2_deep_chains = seed.middle && first->kind == IMAGE_QCOW2;
     free(bytes);
 }

@@ -6,6 +6,7 @@
 #include "seed.h"
 
 #include "base/alloc.h"
+#include "format/qcow2/codec.h"
 #include "graph/gate.h"
 #include "io/buffer.h"
 #include "io/io.h"
@@ -187,6 +188,7 @@ static void life_main(void *arg)
     CHECK(!weir_co_alive(), "%u coroutines are left at the end", weir_co_alive());
     weir_runtime_done();
     weir_buffer_trim();
+    qcow2_codec_trim();
 }
 
 /* ---- the world around it ---- */
@@ -300,7 +302,7 @@ static void end_world(void)
     seed_fail("%zu allocations are left at the end", weir_sim_heap_live());
 }
 
-void seed_run(uint64_t number, uint64_t heap_shift)
+void seed_run(uint64_t number, uint64_t heap_shift, bool show)
 {
     struct weir_sim_profile profile;
 
@@ -317,6 +319,8 @@ void seed_run(uint64_t number, uint64_t heap_shift)
     image_fill_all();
     for (uint64_t s = 0; s < seed.shared_sectors; s++)
         history_settle(s, image_initial(s));
+    if (show)
+        plan_show();
     if (heap_shift)
         weir_sim_heap_shift(heap_shift);
     while (seed.life + 1 < seed.plan.main_life)

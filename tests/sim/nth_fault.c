@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "sys/sim/heap.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,6 +5,8 @@
  */
 #include "seed.h"
 
+#include <stdio.h>
+
 static bool chance(unsigned percent)
 {
     return pick(100) < percent;
@@ -46,7 +48,7 @@ static void draw_qcow2(struct image *image)
         params->skip = ((uint64_t)1 << (18 - params->refcount_order)) - 64 - pick(300);
     image->data_direct = chance(35);
     image->backing = !params->data_raw && chance(40);
-    q->no_unref = chance(15);
+    q->no_unref = params->version == 3 && chance(15);
     q->pass_request = (unsigned)pick(6);
     q->pass_snapshot = (unsigned)pick(6);
     q->pass_other = (unsigned)pick(6);
@@ -198,4 +200,35 @@ void plan_faults(void)
             weir_sim_file_budget(seed.images[0].file, seed.plan.size / 4 + pick(seed.plan.size));
     }
     weir_sim_set_profile(&profile);
+}
+
+static void show_image(const struct image *image)
+{
+    static const char *const kinds[] = { "raw", "simfmt", "qcow2" };
+    const struct qcow2_medium_params *p = &image->qcow2.params;
+
+    (void)fprintf(stderr, "  %s: %s%s%s, cache of %u", image->name, kinds[image->kind],
+                  image->data_file ? ", data apart" : "", image->backing ? ", backing" : "", image->cache);
+    if (image->kind == IMAGE_QCOW2)
+        (void)fprintf(
+            stderr,
+            ", version %u, clusters of %u, counts of %u bits%s%s%s%s, lazy %u%s, %u laid, %u snapshots",
+            p->version, 1u << p->cluster_bits, 1u << p->refcount_order, p->extended_l2 ? ", subclusters" : "",
+            p->data_raw ? ", raw" : "", p->zstd ? ", zstd" : "", p->lazy_refcounts ? ", lazy" : "",
+            image->qcow2.lazy, image->qcow2.no_unref ? ", no unref" : "", image->qcow2.laid,
+            image->qcow2.snapshots);
+    (void)fprintf(stderr, "\n");
+}
+
+void plan_show(void)
+{
+    const struct plan *plan = &seed.plan;
+
+    (void)fprintf(stderr,
+                  "%llu bytes, main life %u, chain of %u, %u mirrors, %u resizes, %u snapshots%s%s%s%s\n",
+                  (unsigned long long)plan->size, plan->main_life, seed.middle ? 2 : 1, plan->mirrors,
+                  plan->resizes, plan->snapshots, plan->offline_snapshots ? ", offline snapshots" : "",
+                  plan->faults ? ", faults" : "", plan->tight ? ", tight" : "", plan->cut ? ", cut" : "");
+    for (unsigned i = 0; i <= plan->mirrors; i++)
+        show_image(&seed.images[i]);
 }

@@ -210,6 +210,20 @@ void qcow2_medium_make(const struct qcow2_medium *medium, const struct qcow2_med
 
 /* ---- content ---- */
 
+/* A snapshot shares the table: what it refers to stays counted for both. */
+static uint64_t copy_l2(struct edit *edit, uint64_t slot, uint64_t old)
+{
+    uint64_t size = edit->header.cluster, copy = take(edit, 1) * size;
+    uint8_t *bytes = weir_alloc(size);
+
+    weir_sim_file_peek(edit->medium->file, old, bytes, size);
+    weir_sim_file_put(edit->medium->file, copy, bytes, size);
+    free(bytes);
+    put_word(edit, slot, copy | QCOW2_COPIED);
+    change_count(edit, old / size, -1);
+    return copy;
+}
+
 static uint64_t l2_of(struct edit *edit, uint64_t guest_cluster)
 {
     const struct medium_header *h = &edit->header;
@@ -221,8 +235,7 @@ static uint64_t l2_of(struct edit *edit, uint64_t guest_cluster)
         entry = take(edit, 1) * h->cluster | QCOW2_COPIED;
         put_word(edit, slot, entry);
     }
-    WEIR_ASSERT(entry & QCOW2_COPIED);
-    return entry & QCOW2_OFFSET_MASK;
+    return entry & QCOW2_COPIED ? entry & QCOW2_OFFSET_MASK : copy_l2(edit, slot, entry & QCOW2_OFFSET_MASK);
 }
 
 static uint64_t shrink(const struct edit *edit, const void *bytes, uint8_t *out)

@@ -230,6 +230,8 @@ static inline uint64_t least(uint64_t one, uint64_t other)
 void plan_draw(void);
 void plan_profile(struct weir_sim_profile *profile);
 void plan_faults(void);
+/* Tells a person what was drawn. */
+void plan_show(void);
 
 /* image.c */
 void image_make_all(void);
@@ -286,7 +288,7 @@ uint64_t check_qcow2_hash(const struct image *image, unsigned view);
 
 /* life.c */
 /* Once in a process. */
-void seed_run(uint64_t number, uint64_t heap_shift);
+void seed_run(uint64_t number, uint64_t heap_shift, bool show);
 /* Something has happened after which the power may go. Inside. */
 void life_may_cut(enum cut_where where);
 struct weir_edge *life_attach(struct weir_node *node, const char *name, unsigned perm) weir_co_fn;

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "co/co.h"
+#include "format/qcow2/codec.h"
 #include "io/buffer.h"
 #include "io/io.h"
 #include <string.h>
@@ -177,6 +178,7 @@ static void life_main(void *arg)
         qcow2_medium_fail("%u coroutines are left at the end", weir_co_alive());
     weir_runtime_done();
     weir_buffer_trim();
+    qcow2_codec_trim();
 }
 
 bool small_life(void (*script)(void) weir_co_fn)
@@ -211,7 +213,8 @@ int small_open(void)
             json_pack("{s:s, s:s, s:b}", "driver", "file", "filename", "base", "read-only", 1));
     if (config->lazy)
         json_object_set_new(options, "lazy-refcounts", json_true());
-    ret = weir_node_add(options, true, &node, NULL);
+    ret = weir_node_add(options, true, &node, &err);
+    if (ret) fprintf(stderr, "%s\n", weir_error_text(err));
     json_decref(options);
     if (ret)
         return ret;
