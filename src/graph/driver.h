@@ -50,6 +50,7 @@ enum weir_where {
 enum weir_extent_flags {
     WEIR_EXTENT_PENDING = 1 << 0, /* invisible to map() until commit() */
     WEIR_EXTENT_COMPRESSED = 1 << 1,
+    WEIR_EXTENT_FRESH = 1 << 2, /* with PENDING: nobody has ever written there, the child reads zeroes */
 };
 
 struct weir_extent {

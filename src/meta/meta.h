@@ -77,6 +77,9 @@ void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t 
                        bool discard, uint64_t cookie);
 
 /* ---- outside the monitor ---- */
+/* Enters and leaves it: for open, resize and the like, which change tables without a request. Nothing waits inside. */
+void weir_meta_begin(struct weir_node *node);
+void weir_meta_end(struct weir_node *node);
 /*
  * Loads the table at @offset if it is not in memory and keeps it there until weir_meta_unload(). For open, snapshot
  * and check, which touch many tables: inside the monitor it can then be found.

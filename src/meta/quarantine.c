@@ -229,7 +229,7 @@ void weir_meta_keeper_end(struct weir_meta *meta)
     weir_meta_enter(meta);
     meta->keeper_stop = true;
     weir_co_queue_wake_all(&meta->keeper_queue);
-    while (meta->keeper_running)
+    while (meta->keeper_running || meta->cleaner_running)
         weir_co_queue_wait(&meta->changed, &meta->node->io->monitor);
     weir_meta_leave(meta);
 }

@@ -348,6 +348,7 @@ static weir_co_fn int load_tables(struct weir_node *node, struct weir_error **er
     ret = qcow2_snapshots_load(node, err);
     if (ret)
         return ret;
+    q->high_water = qcow2_clusters(h, weir_node_size(q->file->node));
     ret = guard_tables(node);
     if (!ret)
         ret = guard_snapshots(node);

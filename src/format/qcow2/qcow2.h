@@ -82,7 +82,8 @@ struct qcow2 {
     uint64_t *refcount_table;      /* the same */
     uint64_t refcount_entries;
     struct qcow2_claim *claims;
-    uint64_t cursor;                /* no free cluster lies before it */
+    uint64_t cursor;     /* no free cluster lies before it */
+    uint64_t high_water; /* clusters from here on were never handed out, and lie behind the end of the file */
     uint64_t pack_offset, pack_end; /* where the next compressed cluster goes; equal: nowhere */
     bool failed;                    /* the metadata is damaged: no more writes */
     bool broken_told;

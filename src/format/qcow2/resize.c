@@ -13,15 +13,6 @@
 
 #include <errno.h>
 
-static void enter(struct weir_node *node)
-{
-    weir_mutex_lock(&node->io->monitor);
-}
-static void leave(struct weir_node *node)
-{
-    weir_mutex_unlock(&node->io->monitor);
-}
-
 static uint64_t l1_entries_for(const struct qcow2_header *h, uint64_t size)
 {
     uint64_t span = qcow2_l2_entries(h) << h->cluster_bits;
@@ -78,24 +69,24 @@ static weir_co_fn int grow_l1(struct weir_node *node, uint64_t entries)
         return 0;
     if (entries * 8 > QCOW2_L1_BYTES_MAX)
         return -EFBIG;
-    enter(node);
+    weir_meta_begin(node);
     ret = qcow2_append_tables(node, clusters, &first);
     if (!ret) {
         ret = put_l1(node, first, clusters, &table);
         if (ret)
             qcow2_drop_tables(node, first, clusters);
     }
-    leave(node);
+    weir_meta_end(node);
     if (!ret)
         ret = weir_meta_sync(node);
-    enter(node);
+    weir_meta_begin(node);
     if (!ret)
         ret = switch_l1(node, table, first, entries);
     else if (table) {
         free(table);
         qcow2_drop_tables(node, first, clusters);
     }
-    leave(node);
+    weir_meta_end(node);
     return ret;
 }
 
@@ -105,10 +96,10 @@ static weir_co_fn int store_size(struct weir_node *node, uint64_t size)
     uint64_t old = q->header.size;
     int ret;
 
-    enter(node);
+    weir_meta_begin(node);
     q->header.size = size;
     ret = qcow2_header_put(node);
-    leave(node);
+    weir_meta_end(node);
     if (!ret)
         ret = weir_meta_sync(node);
     if (ret)
