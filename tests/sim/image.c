@@ -281,6 +281,19 @@ static void fill_first(const uint8_t *bytes)
         lay(&medium, &image->qcow2.params, i, bytes + i * cluster);
 }
 
+/* Where external data is raw, all of it is mapped from the beginning: else a power cut leaves two different disks. */
+static void map_raw(struct image *image)
+{
+    struct qcow2_medium medium = image_medium(image);
+    uint64_t cluster = (uint64_t)1 << image->qcow2.params.cluster_bits;
+    uint64_t laid = least(image->qcow2.laid, seed.plan.size / cluster);
+    uint8_t *zeroes = weir_alloc(cluster);
+
+    for (uint64_t i = laid; i * cluster < seed.plan.size; i++)
+        (void)qcow2_medium_lay(&medium, i, zeroes, QCOW2_LAY_PLAIN);
+    free(zeroes);
+}
+
 void image_fill_all(void)
 {
     struct image *first = &seed.images[0];
@@ -298,6 +311,8 @@ void image_fill_all(void)
     if (first->kind == IMAGE_QCOW2)
         fill_first(bytes);
     for (unsigned i = 0; i < IMAGES_MAX; i++) {
+        if (seed.images[i].kind == IMAGE_QCOW2 && seed.images[i].qcow2.params.data_raw)
+            map_raw(&seed.images[i]);
         if (seed.images[i].kind == IMAGE_QCOW2)
             note_qcow2(&seed.images[i]);
     }

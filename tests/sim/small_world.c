@@ -6,6 +6,8 @@
 #include "format/qcow2/codec.h"
 #include "io/buffer.h"
 #include "io/io.h"
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define SECTOR 512u
@@ -196,41 +198,69 @@ bool small_life(void (*script)(void) weir_co_fn)
 
 static const struct weir_root_ops root_ops = { .kind = "block-backend" };
 
-int small_open(void)
+static weir_co_fn int add_node(json_t *options, struct weir_node **ret_node)
 {
-    unsigned perm = WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE | WEIR_PERM_RESIZE;
-    json_t *options = json_pack("{s:s, s:s, s:s, s:b, s:i, s:{s:s, s:{s:s, s:s}}}", "driver", "qcow2",
-                                "node-name", "disk", "discard", "unmap", "discard-no-unref", config->no_unref,
-                                "cache-size", 2 << config->params.cluster_bits, "file", "driver", "nth-io",
-                                "file", "driver", "file", "filename", "disk");
-    struct weir_node *node = NULL;
+    WEIR_AUTO_ERROR err = NULL;
     int ret;
 
     WEIR_ASSERT(options);
+    ret = weir_node_add(options, true, ret_node, &err);
+    if (ret && !nth_io.hit)
+        (void)fprintf(stderr, "%s\n", weir_error_text(err));
+    json_decref(options);
+    return ret;
+}
+
+static weir_co_fn int open_disk(struct weir_node **ret_node)
+{
+    json_t *options =
+        json_pack("{s:s, s:s, s:s, s:s, s:i}", "driver", "qcow2", "node-name", "disk", "discard", "unmap",
+                  "file", "nth", "cache-size", 2 << config->params.cluster_bits);
+
     if (config->backing)
         json_object_set_new(
             options, "backing",
             json_pack("{s:s, s:s, s:b}", "driver", "file", "filename", "base", "read-only", 1));
     if (config->lazy)
         json_object_set_new(options, "lazy-refcounts", json_true());
-    ret = weir_node_add(options, true, &node, &err);
-    if (ret) fprintf(stderr, "%s\n", weir_error_text(err));
-    json_decref(options);
+    if (config->no_unref)
+        json_object_set_new(options, "discard-no-unref", json_true());
+    return add_node(options, ret_node);
+}
+
+int small_open(void)
+{
+    unsigned perm = WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE | WEIR_PERM_RESIZE;
+    json_t *options = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "driver", "nth-io", "node-name", "nth",
+                                "discard", "unmap", "file", "driver", "file", "filename", "disk");
+    struct weir_node *node = NULL;
+    int ret = add_node(options, NULL);
+
     if (ret)
         return ret;
-    ret = weir_root_attach(node, "guest", perm, WEIR_PERM_ALL, &root_ops, NULL, &edge, NULL);
-    if (ret)
+    ret = open_disk(&node);
+    if (!ret)
+        ret = weir_root_attach(node, "guest", perm, WEIR_PERM_ALL, &root_ops, NULL, &edge, NULL);
+    if (ret && node)
         (void)!weir_node_del("disk", NULL);
+    if (ret)
+        (void)!weir_node_del("nth", NULL);
     return ret;
+}
+
+static weir_co_fn void delete_node(const char *name)
+{
+    WEIR_AUTO_ERROR err = NULL;
+
+    if (weir_node_del(name, &err))
+        qcow2_medium_fail("blockdev-del of %s: %s", name, weir_error_text(err));
 }
 
 void small_close(void)
 {
-    WEIR_AUTO_ERROR err = NULL;
-
     weir_root_detach(weir_steal(&edge), -1);
-    if (weir_node_del("disk", &err))
-        qcow2_medium_fail("blockdev-del: %s", weir_error_text(err));
+    delete_node("disk");
+    delete_node("nth");
     if (weir_graph_next(NULL) || weir_graph_limbo_count())
         qcow2_medium_fail("a node is left");
 }
@@ -324,6 +354,8 @@ static weir_co_fn int resize(enum small_op op)
 
     if (op == SMALL_SHRINK ? old <= new : old >= new)
         return 0;
+    if (config->params.version == 2) /* does not know the size that a snapshot had: must be refused */
+        return weir_node_resize(edge, new * SECTOR, NULL) == -ENOTSUP ? 0 : -ENOTTY;
     WEIR_ASSERT(oracle.size_count < SIZES_MAX);
     if (op == SMALL_SHRINK)
         may_become(new, old, 1);
