@@ -81,6 +81,7 @@ struct weir_freed {
     struct weir_edge *edge;
     uint64_t offset, length; /* bytes of edge; length 0: others still use the space */
     bool discard;            /* the child is told */
+    bool fixed; /* the space is that of the same range of the node for good: see weir_meta_discard_later() */
     uint64_t cookie;
 };
 

@@ -75,6 +75,12 @@ void weir_meta_forget(struct weir_node *node, uint64_t offset);
  */
 void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length,
                        bool discard, uint64_t cookie);
+/*
+ * From commit, where nobody allocates space on @edge because the bytes of the node have the same offset there:
+ * nothing points to the range any more. Once that is durable the child is told to discard it, unless somebody uses
+ * or has mapped it again by then. release() is not called.
+ */
+void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length);
 
 /* ---- outside the monitor ---- */
 /* Enters and leaves it: for open, resize and the like, which change tables without a request. Nothing waits inside. */

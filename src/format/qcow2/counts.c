@@ -216,8 +216,6 @@ int qcow2_release(struct weir_node *node, const struct weir_freed *freed, struct
     struct qcow2_claim *claim;
     int ret;
 
-    if (cluster == QCOW2_NO_CLUSTER) /* of a data file: not counted */
-        return 0;
     ret = qcow2_count_pin(node, cluster, need);
     if (ret)
         return ret;

@@ -37,7 +37,6 @@
 #define QCOW2_DIRECTORY_PIECE 4096u
 /* How many refcount blocks an allocation may touch for what it replaces: bounds the tables that it needs in memory. */
 #define QCOW2_OLD_BLOCKS_MAX 4u
-#define QCOW2_NO_CLUSTER UINT64_MAX
 
 /* One cluster that somebody reserved or gave up. */
 struct qcow2_claim {

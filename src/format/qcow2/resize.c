@@ -90,20 +90,28 @@ static weir_co_fn int grow_l1(struct weir_node *node, uint64_t entries)
     return ret;
 }
 
-static weir_co_fn int store_size(struct weir_node *node, uint64_t size)
+static weir_co_fn int put_size(struct weir_node *node, uint64_t size)
 {
     struct qcow2 *q = node->state;
-    uint64_t old = q->header.size;
     int ret;
 
     weir_meta_begin(node);
     q->header.size = size;
     ret = qcow2_header_put(node);
     weir_meta_end(node);
+    return ret;
+}
+
+static weir_co_fn int store_size(struct weir_node *node, uint64_t size)
+{
+    struct qcow2 *q = node->state;
+    uint64_t old = q->header.size;
+    int ret = put_size(node, size);
+
     if (!ret)
         ret = weir_meta_sync(node);
-    if (ret)
-        q->header.size = old;
+    if (ret) /* or a later flush would write it all the same */
+        (void)!put_size(node, old);
     else
         weir_node_set_size(node, size);
     return ret;
@@ -155,7 +163,8 @@ static weir_co_fn int shrink(struct weir_node *node, uint64_t size)
 
     if (!ret)
         ret = clear(node, WEIR_OP_DISCARD, whole, old);
-    if (!ret && weir_node_cow(node)) /* what a discard leaves must not be the backing file's */
+    /* What a discard leaves must not be the backing file's, and nothing where raw external data keeps all. */
+    if (!ret && (weir_node_cow(node) || qcow2_data_file_raw(&q->header)))
         ret = clear(node, WEIR_OP_ZERO, whole, old);
     if (!ret)
         ret = weir_meta_sync(node);
