@@ -50,6 +50,7 @@ enum weir_where {
 enum weir_extent_flags {
     WEIR_EXTENT_PENDING = 1 << 0, /* invisible to map() until commit() */
     WEIR_EXTENT_COMPRESSED = 1 << 1,
+    WEIR_EXTENT_FRESH = 1 << 2, /* with PENDING: nobody has ever written there, the child reads zeroes */
 };
 
 struct weir_extent {
@@ -80,6 +81,7 @@ struct weir_freed {
     struct weir_edge *edge;
     uint64_t offset, length; /* bytes of edge; length 0: others still use the space */
     bool discard;            /* the child is told */
+    bool fixed; /* the space is that of the same range of the node for good: see weir_meta_discard_later() */
     uint64_t cookie;
 };
 

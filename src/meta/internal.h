@@ -50,7 +50,7 @@ struct weir_meta {
     bool lazy_counts;
 
     struct weir_co_queue keeper_queue;
-    bool keeper_running, keeper_stop;
+    bool keeper_running, keeper_stop, cleaner_running;
     struct weir_meta_stats stats;
 };
 
@@ -83,6 +83,9 @@ int weir_meta_release(struct weir_meta *meta, uint64_t count) weir_co_fn;
 int weir_meta_make_room(struct weir_node *node) weir_co_fn;
 void weir_meta_changed(struct weir_node *node) weir_co_fn;
 void weir_meta_keeper_end(struct weir_meta *meta) weir_co_fn;
+
+/* clean.c */
+void weir_meta_cleaner_start(struct weir_meta *meta);
 
 /* write_back.c */
 int weir_meta_write_back(struct weir_node *node) weir_co_fn;

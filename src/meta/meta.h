@@ -75,8 +75,17 @@ void weir_meta_forget(struct weir_node *node, uint64_t offset);
  */
 void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length,
                        bool discard, uint64_t cookie);
+/*
+ * From commit, where nobody allocates space on @edge because the bytes of the node have the same offset there:
+ * nothing points to the range any more. Once that is durable the child is told to discard it, unless somebody uses
+ * or has mapped it again by then. release() is not called.
+ */
+void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length);
 
 /* ---- outside the monitor ---- */
+/* Enters and leaves it: for open, resize and the like, which change tables without a request. Nothing waits inside. */
+void weir_meta_begin(struct weir_node *node);
+void weir_meta_end(struct weir_node *node);
 /*
  * Loads the table at @offset if it is not in memory and keeps it there until weir_meta_unload(). For open, snapshot
  * and check, which touch many tables: inside the monitor it can then be found.
@@ -86,6 +95,8 @@ int weir_meta_load(struct weir_node *node, uint64_t offset, uint64_t length,
 void weir_meta_unload(struct weir_node *node, uint64_t offset);
 /* Same as a flush of the node. */
 int weir_meta_sync(struct weir_node *node) weir_co_fn weir_must_check;
+/* The same with the counts, also where these may lag behind. */
+int weir_meta_sync_all(struct weir_node *node) weir_co_fn weir_must_check;
 /*
  * Lets counts lag behind the tables on disk (true), because the image says on disk that they cannot be trusted; false
  * ends that with the next sync. Control loop.

@@ -94,6 +94,7 @@ struct img_open {
     bool force_share;
     bool no_backing;      /* the image alone, without what it is based on */
     bool exclude_writers; /* nobody else may change it meanwhile */
+    bool repair;          /* marked as damaged or not: it is to be repaired */
     struct img_cache cache;
 };
 /* Opens the image and attaches to it: *ret_edge is the caller's until img_close(). */

@@ -192,7 +192,7 @@ int img_check(struct img *img, int argc, char **argv)
 
     if (status >= 0)
         return status;
-    common.how.writable = fix;
+    common.how.writable = common.how.repair = fix;
     if (img_open(argv[optind], &common.how, &edge, &err)) {
         img_fail(img, err, "Could not open '%s'", argv[optind]);
         return INTERNAL;

@@ -259,6 +259,8 @@ static void apply(json_t *json, const struct img_open *how)
         set_default(cache, "direct", json_boolean(how->cache.direct));
         set_default(cache, "no-flush", json_boolean(how->cache.no_flush));
     }
+    if (how->repair && driver && takes(driver, "x-repair"))
+        set_default(json, "x-repair", json_true());
     if (how->no_backing && driver && takes(driver, "backing"))
         set_default(json, "backing", json_null());
 }

@@ -52,6 +52,7 @@ static int put_blocks(struct weir_node *node, const struct region *region)
     uint64_t used = region->clusters + region->blocks;
     int ret = 0;
 
+    q->high_water = WEIR_MAX(q->high_water, region->first + used);
     for (uint64_t i = 0; i < region->blocks && !ret; i++) {
         weir_autofree char *block = weir_try_alloc(size, 8);
 
@@ -194,6 +195,7 @@ static int make_block(struct weir_node *node, uint64_t index)
         return -ENOMEM;
     }
     qcow2_refcount_set(block, h->refcount_order, 0, 1);
+    q->high_water = WEIR_MAX(q->high_water, cluster + 1);
     q->refcount_table[index] = htobe64(cluster * size);
     return qcow2_refcount_table_put(node, index);
 }

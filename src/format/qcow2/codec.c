@@ -7,7 +7,7 @@
  *
  * Contexts are dear to make, so they are kept: whoever needs one takes a set out of the pool and puts it back. The
  * pool is a few slots that are exchanged atomically. A thread that finds none makes a set of its own, which is freed
- * afterwards if all slots are taken. What is in the pool stays until the process ends.
+ * afterwards if all slots are taken. What is in the pool stays until the process ends, or until qcow2_codec_trim().
  */
 #include "format/qcow2/codec.h"
 
@@ -46,6 +46,26 @@ static struct codec *codec_take(void)
     return weir_new(struct codec);
 }
 
+static void codec_free(struct codec *codec)
+{
+    libdeflate_free_decompressor(codec->inflate);
+    if (codec->deflate_ready)
+        (void)deflateEnd(&codec->deflate);
+    (void)ZSTD_freeCCtx(codec->zstd_encode);
+    (void)ZSTD_freeDCtx(codec->zstd_decode);
+    free(codec);
+}
+
+void qcow2_codec_trim(void)
+{
+    for (unsigned i = 0; i < POOL_SIZE; i++) {
+        struct codec *codec = atomic_exchange_explicit(&pool[i], NULL, memory_order_acquire);
+
+        if (codec)
+            codec_free(codec);
+    }
+}
+
 static void codec_give(struct codec *codec)
 {
     for (unsigned i = 0; i < POOL_SIZE; i++) {
@@ -55,12 +75,7 @@ static void codec_give(struct codec *codec)
                                                     memory_order_relaxed))
             return;
     }
-    libdeflate_free_decompressor(codec->inflate);
-    if (codec->deflate_ready)
-        (void)deflateEnd(&codec->deflate);
-    (void)ZSTD_freeCCtx(codec->zstd_encode);
-    (void)ZSTD_freeDCtx(codec->zstd_decode);
-    free(codec);
+    codec_free(codec);
 }
 
 /* ---- zlib ---- */

@@ -20,4 +20,7 @@ int qcow2_decode(enum qcow2_compression type, const void *in, size_t stored, voi
  */
 size_t qcow2_encode(enum qcow2_compression type, const void *in, size_t length, void *out, size_t room);
 
+/* Gives back what is kept for the next use. Any thread. */
+void qcow2_codec_trim(void);
+
 #endif

@@ -29,8 +29,8 @@ static void drop_entry(struct weir_node *node, uint64_t word, enum qcow2_discard
     qcow2_entry_clusters(q, word, &first, &clusters);
     if (!qcow2_data_apart(q))
         qcow2_drop(node, first, clusters, why);
-    else if (clusters)
-        weir_meta_give_up(node, q->data, first * size, size, q->discard[why], QCOW2_NO_CLUSTER);
+    else if (clusters && q->discard[why])
+        weir_meta_discard_later(node, q->data, first * size, size);
 }
 
 static uint64_t bits_between(unsigned first, unsigned end)

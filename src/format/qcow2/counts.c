@@ -48,6 +48,7 @@ void qcow2_reserve(struct qcow2 *q, uint64_t first, uint64_t clusters)
 {
     for (uint64_t i = 0; i < clusters; i++)
         claim_get(q, first + i)->reserved++;
+    q->high_water = WEIR_MAX(q->high_water, first + clusters);
 }
 
 void qcow2_counts_done(struct qcow2 *q)
@@ -107,11 +108,12 @@ uint64_t qcow2_count(struct weir_node *node, uint64_t cluster)
 
 void qcow2_count_set(struct weir_node *node, uint64_t cluster, uint64_t count)
 {
-    const struct qcow2 *q = node->state;
+    struct qcow2 *q = node->state;
     uint64_t index;
     char *block = find_block(node, cluster, &index);
 
     WEIR_ASSERT(block);
+    q->high_water = WEIR_MAX(q->high_water, cluster + 1);
     qcow2_refcount_set(block, q->header.refcount_order, index, count);
     weir_meta_dirty(node, block + (index << q->header.refcount_order) / 8);
 }
@@ -214,8 +216,6 @@ int qcow2_release(struct weir_node *node, const struct weir_freed *freed, struct
     struct qcow2_claim *claim;
     int ret;
 
-    if (cluster == QCOW2_NO_CLUSTER) /* of a data file: not counted */
-        return 0;
     ret = qcow2_count_pin(node, cluster, need);
     if (ret)
         return ret;

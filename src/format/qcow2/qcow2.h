@@ -37,7 +37,6 @@
 #define QCOW2_DIRECTORY_PIECE 4096u
 /* How many refcount blocks an allocation may touch for what it replaces: bounds the tables that it needs in memory. */
 #define QCOW2_OLD_BLOCKS_MAX 4u
-#define QCOW2_NO_CLUSTER UINT64_MAX
 
 /* One cluster that somebody reserved or gave up. */
 struct qcow2_claim {
@@ -82,10 +81,11 @@ struct qcow2 {
     uint64_t *refcount_table;      /* the same */
     uint64_t refcount_entries;
     struct qcow2_claim *claims;
-    uint64_t cursor;                /* no free cluster lies before it */
+    uint64_t cursor;     /* no free cluster lies before it */
+    uint64_t high_water; /* clusters from here on were never handed out, and lie behind the end of the file */
     uint64_t pack_offset, pack_end; /* where the next compressed cluster goes; equal: nowhere */
     bool failed;                    /* the metadata is damaged: no more writes */
-    bool broken_told;
+    bool damage_told;
     unsigned overlap;                                /* enum qcow2_overlap: what is guarded */
     struct qcow2_set l2_tables, blocks, inactive_l2; /* clusters of these, as far as they are guarded */
     uint64_t snapshot_bytes, bitmap_directory, bitmap_directory_bytes;

@@ -13,15 +13,6 @@
 
 #include <errno.h>
 
-static void enter(struct weir_node *node)
-{
-    weir_mutex_lock(&node->io->monitor);
-}
-static void leave(struct weir_node *node)
-{
-    weir_mutex_unlock(&node->io->monitor);
-}
-
 static uint64_t l1_entries_for(const struct qcow2_header *h, uint64_t size)
 {
     uint64_t span = qcow2_l2_entries(h) << h->cluster_bits;
@@ -78,24 +69,36 @@ static weir_co_fn int grow_l1(struct weir_node *node, uint64_t entries)
         return 0;
     if (entries * 8 > QCOW2_L1_BYTES_MAX)
         return -EFBIG;
-    enter(node);
+    weir_meta_begin(node);
     ret = qcow2_append_tables(node, clusters, &first);
     if (!ret) {
         ret = put_l1(node, first, clusters, &table);
         if (ret)
             qcow2_drop_tables(node, first, clusters);
     }
-    leave(node);
+    weir_meta_end(node);
     if (!ret)
         ret = weir_meta_sync(node);
-    enter(node);
+    weir_meta_begin(node);
     if (!ret)
         ret = switch_l1(node, table, first, entries);
     else if (table) {
         free(table);
         qcow2_drop_tables(node, first, clusters);
     }
-    leave(node);
+    weir_meta_end(node);
+    return ret;
+}
+
+static weir_co_fn int put_size(struct weir_node *node, uint64_t size)
+{
+    struct qcow2 *q = node->state;
+    int ret;
+
+    weir_meta_begin(node);
+    q->header.size = size;
+    ret = qcow2_header_put(node);
+    weir_meta_end(node);
     return ret;
 }
 
@@ -103,16 +106,12 @@ static weir_co_fn int store_size(struct weir_node *node, uint64_t size)
 {
     struct qcow2 *q = node->state;
     uint64_t old = q->header.size;
-    int ret;
+    int ret = put_size(node, size);
 
-    enter(node);
-    q->header.size = size;
-    ret = qcow2_header_put(node);
-    leave(node);
     if (!ret)
         ret = weir_meta_sync(node);
-    if (ret)
-        q->header.size = old;
+    if (ret) /* or a later flush would write it all the same */
+        (void)!put_size(node, old);
     else
         weir_node_set_size(node, size);
     return ret;
@@ -164,7 +163,8 @@ static weir_co_fn int shrink(struct weir_node *node, uint64_t size)
 
     if (!ret)
         ret = clear(node, WEIR_OP_DISCARD, whole, old);
-    if (!ret && weir_node_cow(node)) /* what a discard leaves must not be the backing file's */
+    /* What a discard leaves must not be the backing file's, and nothing where raw external data keeps all. */
+    if (!ret && (weir_node_cow(node) || qcow2_data_file_raw(&q->header)))
         ret = clear(node, WEIR_OP_ZERO, whole, old);
     if (!ret)
         ret = weir_meta_sync(node);

@@ -124,8 +124,10 @@ static int write_new(struct weir_node *node, const uint64_t *table, uint64_t off
     ret = qcow2_find_free(node, n, &host, &found, need);
     if (ret)
         return ret;
-    qcow2_reserve(q, host, found);
     *extent = pending(q, WEIR_DATA, offset, found, QCOW2_PENDING_NEW);
+    if (host >= q->high_water && q->file->node->limits.grows)
+        extent->flags |= WEIR_EXTENT_FRESH;
+    qcow2_reserve(q, host, found);
     place(q, extent, host << q->header.cluster_bits);
     return 0;
 }
