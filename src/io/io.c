@@ -167,6 +167,11 @@ int weir_io_try(struct weir_edge *edge, struct weir_request *request)
     return ret;
 }
 
+void weir_io_pause(void)
+{
+    weir_co_pause();
+}
+
 int weir_io_read(struct weir_edge *edge, uint64_t offset, uint64_t length, void *buffer)
 {
     struct iovec iov = { buffer, length };

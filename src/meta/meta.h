@@ -95,6 +95,8 @@ int weir_meta_load(struct weir_node *node, uint64_t offset, uint64_t length,
 void weir_meta_unload(struct weir_node *node, uint64_t offset);
 /* Same as a flush of the node. */
 int weir_meta_sync(struct weir_node *node) weir_co_fn weir_must_check;
+/* The same with the counts, also where these may lag behind. */
+int weir_meta_sync_all(struct weir_node *node) weir_co_fn weir_must_check;
 /*
  * Lets counts lag behind the tables on disk (true), because the image says on disk that they cannot be trusted; false
  * ends that with the next sync. Control loop.

@@ -234,6 +234,11 @@ int weir_meta_sync(struct weir_node *node)
     return weir_meta_write_back(node);
 }
 
+int weir_meta_sync_all(struct weir_node *node)
+{
+    return write_back(node, true);
+}
+
 void weir_meta_lazy_counts(struct weir_node *node, bool lazy)
 {
     weir_meta_enter(node->meta);

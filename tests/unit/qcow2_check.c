@@ -1,15 +1,54 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * qcow2_check [leaks|all] FILE [DATA-FILE]: the check of an image as a program of its own, for the tests that plant
- * faults (tests/integration/test_qcow2_check.py). Prints what is found, then the result as "result: NAME=NUMBER ...".
+ * qcow2_check [leaks|all] [writes=N] FILE [DATA-FILE]: the check of an image as a program of its own, for the tests
+ * that plant faults (tests/integration/test_qcow2_check.py). Prints what is found, then the result as
+ * "result: NAME=NUMBER ...". With writes=N all writes after the N-th fail, as if the machine had stopped there.
  */
 #include "driver_world.h"
 #include "format/qcow2/check.h"
 #include <inttypes.h>
+#include <limits.h>
 
 static const char *file_name, *data_name;
 static unsigned fix;
 static bool failed;
+static unsigned long writes_left = ULONG_MAX;
+
+/* ---- a filter whose writes end ---- */
+
+static weir_co_fn int cut_open(struct weir_node *node, const void *options, struct weir_error **err)
+{
+    struct weir_edge *file;
+    int ret = weir_node_open_child(node, json_object_get(node->options, "file"), "file",
+                                   WEIR_ROLE_FILTERED | WEIR_ROLE_PRIMARY, &file, err);
+
+    if (!ret)
+        weir_node_set_size(node, weir_node_size(file->node));
+    return ret;
+}
+
+static unsigned cut_cares(struct weir_node *node)
+{
+    return WEIR_OP_BIT(WEIR_OP_WRITE);
+}
+
+static weir_co_fn int cut_submit(struct weir_node *node, struct weir_request *request)
+{
+    if (!writes_left)
+        return -EIO;
+    writes_left--;
+    return weir_io(weir_node_filtered(node), request);
+}
+
+static const struct weir_driver cut_driver = {
+    .name = "cut",
+    .flags = WEIR_DRIVER_FILTER,
+    .open = cut_open,
+    .cares = cut_cares,
+    .submit = cut_submit,
+};
+
+/* ---- the check ---- */
 
 static void print(void *arg, const char *line)
 {
@@ -44,8 +83,11 @@ static weir_co_fn int run(struct weir_edge *file, struct weir_edge *data, struct
 
 static weir_co_fn struct weir_edge *open_file(const char *name, const char *node)
 {
-    return user(add("{'driver':'file','node-name':'%s','filename':'%s','read-only':%s}", node, name,
-                    fix ? "false" : "true"),
+    const char *read_only = fix ? "false" : "true";
+
+    return user(add("{'driver':'cut','node-name':'%s','read-only':%s,'file':{'driver':'file','filename':'%s',"
+                    "'read-only':%s}}",
+                    node, read_only, name, read_only),
                 fix ? R | W | Z : R, ALL);
 }
 
@@ -77,10 +119,13 @@ int main(int argc, char **argv)
     else if (argc > 1 && !strcmp(argv[1], "all"))
         fix = WEIR_CHECK_FIX_LEAKS | WEIR_CHECK_FIX_ERRORS;
     at += !!fix;
+    if (at < argc && !strncmp(argv[at], "writes=", 7))
+        writes_left = strtoul(argv[at++] + 7, NULL, 10);
     if (at >= argc)
         return 2;
     file_name = argv[at];
     data_name = argv[at + 1];
+    weir_driver_register(&cut_driver);
     run_drivers(body);
     return failed;
 }

@@ -13,6 +13,7 @@ static void done(struct qcow2_checker *c)
     free(c->tables);
     free(c->regions);
     free(c->l2);
+
     free(c->blocks);
 }
 

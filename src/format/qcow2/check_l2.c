@@ -6,6 +6,7 @@
 #include "format/qcow2/check_state.h"
 
 #include "base/alloc.h"
+#include "graph/node.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -110,7 +111,7 @@ static void count_compressed(struct qcow2_checker *c, const struct entry *entry,
                         "ERROR compressed cluster at offset 0x%" PRIx64 " of 0x%" PRIx64
                         " bytes exceeds the end of the file: l2_entry=%016" PRIx64,
                         offset, length, entry->value);
-        c->incomplete = true;
+        qcow2_lost(c, offset, length);
         return;
     }
     last = (offset + length - 1) >> c->h.cluster_bits;
@@ -152,11 +153,19 @@ static void judge_reserved(struct qcow2_checker *c, const struct entry *entry, b
 /* Guest data in the external file: @placed there, at the guest's own offset. */
 static void judge_external(struct qcow2_checker *c, const struct entry *entry, uint64_t offset, bool placed)
 {
+    uint64_t end =
+        c->data ? weir_align_up(weir_node_size(c->data->node), qcow2_cluster_size(&c->h)) : UINT64_MAX;
+
     if (placed && offset != entry->guest)
         qcow2_fault(c,
                     "ERROR data at offset 0x%" PRIx64 " of the external file should be at 0x%" PRIx64
                     ": l2_entry=%016" PRIx64,
                     offset, entry->guest, entry->value);
+    else if (placed && offset >= end && !(entry->value & QCOW2_ZERO))
+        qcow2_fault(c,
+                    "ERROR data at offset 0x%" PRIx64
+                    " exceeds the end of the external file: l2_entry=%016" PRIx64,
+                    offset, entry->value);
 }
 
 static void count_standard(struct qcow2_checker *c, const struct entry *entry, uint32_t refs)
@@ -178,7 +187,7 @@ static void count_standard(struct qcow2_checker *c, const struct entry *entry, u
             judge_external(c, entry, offset, placed);
     }
     if (!sound)
-        c->incomplete = true;
+        qcow2_lost(c, offset, qcow2_cluster_size(&c->h));
     else if (offset && !external)
         count(c, offset >> c->h.cluster_bits, refs, QCOW2_KIND_DATA);
 }
@@ -195,7 +204,8 @@ static void figure(struct qcow2_checker *c, uint64_t value, uint64_t *next)
         c->r.fragmented_clusters++; /* never where the one before would let expect it */
         return;
     }
-    if (!offset && !(qcow2_has_data_file(&c->h) && value & QCOW2_COPIED))
+    /* Place 0 of external data is told from none by the copied flag, but not where it is all zeroes. */
+    if (!offset && (!qcow2_has_data_file(&c->h) || !(value & QCOW2_COPIED) || value & QCOW2_ZERO))
         return;
     c->r.allocated_clusters++;
     if (*next && offset != *next)

@@ -2,7 +2,8 @@
 /*
  * All counts written anew behind the end of the file: blocks for what is in use, then the table; the header is
  * switched over when they are durable. The old ones are not counted any more. Where some references could not be
- * followed, every cluster of the file is kept: counted at least once.
+ * followed, every cluster of the file is kept: counted at least once; and where an entry points to what would then be
+ * new clusters, nothing is rebuilt.
  */
 #include "format/qcow2/check_state.h"
 
@@ -14,7 +15,7 @@
 #include <string.h>
 
 struct plan {
-    uint8_t *needed;     /* for each block */
+    bool *needed;        /* for each block */
     size_t count;        /* blocks that the table has room for */
     size_t blocks;       /* of those, needed */
     uint64_t start, end; /* clusters: the new blocks and the table */
@@ -29,7 +30,7 @@ static uint64_t wanted(const struct qcow2_checker *c, const struct plan *plan, u
     if (cluster >= plan->start)
         return cluster < plan->end;
     if (c->incomplete && !refs)
-        return 1;
+        return cluster < c->file_clusters;
     return WEIR_MIN(refs, most);
 }
 
@@ -57,30 +58,36 @@ static weir_co_fn int look(struct qcow2_checker *c, struct plan *plan)
 
         if (ret)
             return ret;
-        for (uint64_t at = first; at < end; at += entries)
-            plan->needed[at / entries] = in_use(c, at, WEIR_MIN(entries, end - at));
+        for (uint64_t at = first; at < end; at += entries) {
+            if (!in_use(c, at, WEIR_MIN(entries, end - at)))
+                continue;
+            plan->needed[at / entries] = true;
+            plan->blocks++;
+        }
     }
     return 0;
 }
 
-/* The new blocks and the table count themselves: until nothing is added any more. */
-static void place(struct qcow2_checker *c, struct plan *plan)
+/* The new blocks and the table count themselves: until nothing is added any more. False: there is no place. */
+static bool place(struct qcow2_checker *c, struct plan *plan)
 {
     uint64_t entries = qcow2_block_entries(&c->h), table = 0;
     size_t blocks = SIZE_MAX;
 
-    plan->start = plan->end = c->file_clusters;
+    plan->start = c->file_clusters;
+    plan->table_clusters = 1;
     while (blocks != plan->blocks || table != plan->table_clusters) {
         blocks = plan->blocks;
         table = plan->table_clusters;
         plan->end = plan->start + blocks + table;
-        for (uint64_t i = plan->start / entries; i <= (plan->end - 1) / entries && i < plan->count; i++)
-            plan->needed[i] = 1;
-        plan->blocks = 0;
-        for (size_t i = 0; i < plan->count; i++)
-            plan->blocks += plan->needed[i];
+        for (uint64_t i = plan->start / entries; i <= (plan->end - 1) / entries && i < plan->count; i++) {
+            plan->blocks += !plan->needed[i];
+            plan->needed[i] = true;
+        }
         plan->table_clusters = qcow2_clusters(&c->h, ((plan->end - 1) / entries + 1) * 8);
     }
+    return plan->table_clusters << c->h.cluster_bits <= QCOW2_REFCOUNT_TABLE_BYTES_MAX &&
+           (!c->lost_cluster || plan->end <= c->lost_cluster);
 }
 
 static weir_co_fn int write_blocks(struct qcow2_checker *c, struct plan *plan)
@@ -133,15 +140,14 @@ static weir_co_fn int write_table(struct qcow2_checker *c, const struct plan *pl
 
 static weir_co_fn int carry_out(struct qcow2_checker *c, struct plan *plan)
 {
-    size_t room = plan->count;
     int ret = look(c, plan);
 
     if (ret)
         return ret;
-    place(c, plan);
-    if (plan->table_clusters << c->h.cluster_bits > QCOW2_REFCOUNT_TABLE_BYTES_MAX ||
-        (plan->end - 1) / qcow2_block_entries(&c->h) >= room) {
-        qcow2_note(c, "ERROR new refcounts would need a table that is too large");
+    if (!place(c, plan)) {
+        c->silent = false;
+        qcow2_note(
+            c, "ERROR there is no place for new refcounts that no entry points to and that a table can list");
         return 0;
     }
     plan->table = weir_try_alloc(plan->table_clusters << c->h.cluster_bits, 4096);

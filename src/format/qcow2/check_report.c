@@ -50,6 +50,17 @@ void qcow2_unread(struct qcow2_checker *c, int error, const char *what, uint64_t
     qcow2_note(c, "ERROR %s at offset 0x%" PRIx64 " could not be read: %s", what, offset, strerror(-error));
 }
 
+void qcow2_lost(struct qcow2_checker *c, uint64_t offset, uint64_t length)
+{
+    uint64_t first = offset >> c->h.cluster_bits;
+    uint64_t last = (offset + WEIR_MAX(length, (uint64_t)1) - 1) >> c->h.cluster_bits;
+
+    c->incomplete = true;
+    first = WEIR_MAX(first, c->file_clusters);
+    if (last >= first && (!c->lost_cluster || first < c->lost_cluster))
+        c->lost_cluster = first;
+}
+
 void qcow2_fixed(struct qcow2_checker *c)
 {
     c->r.corruptions_fixed++;

@@ -27,6 +27,7 @@ static weir_co_fn int bring(struct reader *reader, uint64_t offset, uint64_t len
 
     if (!qcow2_inside(c, offset, length)) {
         qcow2_fault(c, "ERROR snapshot table exceeds the end of the file at offset 0x%" PRIx64, offset);
+        qcow2_lost(c, offset, length);
         return -EINVAL;
     }
     if (offset < reader->start || offset + length > reader->end) {

@@ -49,6 +49,7 @@ struct qcow2_checker {
     void (*report)(void *arg, const char *line);
     void *arg;
     uint64_t file_clusters; /* the last one may be there in part */
+    uint64_t lost_cluster;  /* behind the end of the file; an entry points there; 0: none */
     uint64_t end_cluster;   /* behind the last one that is counted or referenced */
     bool told;              /* what is wrong with tables has been said; only counting matters now */
     bool silent;            /* counting again: nothing is said at all */
@@ -56,7 +57,8 @@ struct qcow2_checker {
     bool rebuild;           /* the refcount structures cannot be repaired where they are */
     uint64_t count_faults;  /* corruptions of counts, that right ones would repair */
     bool changed;           /* something was written */
-    bool no_memory;         /* while counting: the result is worth nothing */
+
+    bool no_memory; /* while counting: the result is worth nothing */
 
     struct qcow2_counts counts;
     struct qcow2_table *tables;
@@ -65,7 +67,8 @@ struct qcow2_checker {
     size_t region_count, region_room;
     struct qcow2_l2 *l2;
     size_t l2_count, l2_room, l2_merged; /* l2_merged: how many there were when they were last merged */
-    uint64_t *blocks;                    /* offsets of the refcount blocks; 0: none that can be used */
+
+    uint64_t *blocks; /* offsets of the refcount blocks; 0: none that can be used */
     size_t block_count;
 };
 
@@ -89,6 +92,11 @@ void qcow2_note(struct qcow2_checker *c, const char *format, ...) weir_printf(2,
 void qcow2_fault(struct qcow2_checker *c, const char *format, ...) weir_printf(2, 3);
 /* Something that could not be read, so that it is not known what it refers to. */
 void qcow2_unread(struct qcow2_checker *c, int error, const char *what, uint64_t offset);
+/*
+ * A reference that cannot be followed: to [@offset, @offset + @length). Nothing is freed any more, and where that is
+ * behind the end of the file it must not become longer, or the entry would suddenly point to something.
+ */
+void qcow2_lost(struct qcow2_checker *c, uint64_t offset, uint64_t length);
 /* A corruption that was repaired. */
 void qcow2_fixed(struct qcow2_checker *c);
 /* Reads of the file; zeroes beyond its end. */

@@ -22,7 +22,7 @@ bool qcow2_add_region(struct qcow2_checker *c, uint64_t offset, uint64_t length,
     if (!qcow2_inside(c, offset, length)) {
         qcow2_fault(c, "ERROR %s at offset 0x%" PRIx64 " of 0x%" PRIx64 " bytes exceeds the end of the file",
                     what, offset, length);
-        c->incomplete = true;
+        qcow2_lost(c, offset, length);
         return false;
     }
     if (last && last->kind == kind && last->first + last->count == region.first) {
@@ -129,7 +129,7 @@ static int judge_l1(struct qcow2_checker *c, const struct qcow2_table *table, ui
         return offset ? qcow2_add_l2(c, offset, index, table->type == QCOW2_TABLE_ACTIVE) : 0;
     qcow2_fault(c, "ERROR %s: entry %" PRIu32 ": L2 table at offset 0x%" PRIx64 " %s", name, index, offset,
                 qcow2_aligned(c, offset) ? "exceeds the end of the file" : "is not aligned to clusters");
-    c->incomplete = true;
+    qcow2_lost(c, offset, qcow2_cluster_size(&c->h));
     return 0;
 }
 
@@ -177,7 +177,7 @@ static weir_co_fn int follow(struct qcow2_checker *c, struct qcow2_table *table,
     table_name(table, name, sizeof(name));
     if (!qcow2_aligned(c, table->offset)) {
         qcow2_fault(c, "ERROR %s at offset 0x%" PRIx64 " is not aligned to clusters", name, table->offset);
-        c->incomplete = true;
+        qcow2_lost(c, table->offset, bytes);
         return 0;
     }
     if (table->offset < *end) {

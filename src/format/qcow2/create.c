@@ -2,15 +2,15 @@
 /*
  * blockdev-create of a qcow2 image: a coroutine of the control loop.
  *
- * Everything that can be wrong with the options is found before anything is changed. Then the file is emptied, gets its
- * full length, its tables, its data where that is to be preallocated, and after a flush its header: at no time does
- * a half made file look like an image, and a crash leaves the old image, none, or the new one. What a failed attempt
- * leaves behind stays there.
+ * Everything that can be wrong with the options is found before anything is changed. Then the old header is erased for
+ * good; the file is emptied and gets its full length, its tables, its data where that is to be preallocated, and after
+ * a flush the sector with the header: at no time does a half made file look like an image, and a crash leaves the old
+ * image, none, or the new one. What a failed attempt leaves behind stays there.
  */
 #include "format/qcow2/create.h"
 
 #include "base/alloc.h"
-#include "co/co.h"
+#include "base/iov.h"
 #include "format/qcow2/compose.h"
 #include "format/qcow2/plan.h"
 #include "gen/schema.h"
@@ -20,7 +20,9 @@
 #include <string.h>
 
 #define SECTOR 512u
-#define CHUNK ((uint64_t)1 << QCOW2_CLUSTER_BITS_MAX) /* bytes written at once; a cluster of any size fits */
+#define CHUNK ((uint64_t)2 << 20)     /* bytes of zeroes written at once */
+#define TABLE_CHUNK ((uint64_t)65536) /* tables of zeroes stay holes at this granularity */
+#define HEADER_PIECE 4096u
 #define ZERO_CHUNK ((uint64_t)1 << 30)
 #define EXTENDED_L2_CLUSTER_MIN 16384u
 
@@ -255,7 +257,7 @@ static weir_co_fn int zero(const struct target *target, uint64_t from, uint64_t 
 
     for (uint64_t at = from; !ret && at < to; at += ZERO_CHUNK) {
         ret = request(target, WEIR_OP_ZERO, at, WEIR_MIN(to - at, ZERO_CHUNK), NULL, flags);
-        weir_co_pause();
+        weir_io_pause();
     }
     return ret;
 }
@@ -268,7 +270,7 @@ static weir_co_fn int write_zeroes(const struct create *create, const struct tar
     memset(create->chunk, 0, CHUNK);
     for (uint64_t at = from; !ret && at < to; at += CHUNK) {
         ret = request(target, WEIR_OP_WRITE, at, WEIR_MIN(to - at, CHUNK), create->chunk, 0);
-        weir_co_pause();
+        weir_io_pause();
     }
     return ret;
 }
@@ -318,7 +320,7 @@ static weir_co_fn int make_empty_device(const struct target *target, uint64_t si
                : 0;
 }
 
-/* An old image is gone for good before anything of the new one is there. Then all of it reads as zero. */
+/* Afterwards all of it reads as zero. */
 static weir_co_fn int make_empty(const struct target *target, uint64_t size, struct weir_error **err)
 {
     int ret;
@@ -326,27 +328,38 @@ static weir_co_fn int make_empty(const struct target *target, uint64_t size, str
     if (is_device(target->node))
         return make_empty_device(target, size, err);
     ret = resize(target, 0, err);
-    if (ret)
-        return ret;
-    ret = flush(target);
-    if (ret)
-        return weir_error_set_errno(err, ret, "Could not empty '%s'", weir_node_file_name(target->node));
-    return resize(target, size, err);
+    return ret ? ret : resize(target, size, err);
 }
 
+/* Zeroes are there already. Where space is to be taken they are written all the same. */
 static weir_co_fn int write_tables(const struct create *create)
 {
     const struct qcow2_plan *plan = &create->plan;
+    bool holes = create->preallocation == WEIR_Q_PREALLOC_MODE_OFF ||
+                 create->preallocation == WEIR_Q_PREALLOC_MODE_METADATA;
     int ret = 0;
 
-    for (uint64_t at = qcow2_cluster_size(&plan->header); !ret && at < plan->data_offset; at += CHUNK) {
-        uint64_t length = WEIR_MIN(plan->data_offset - at, CHUNK);
+    for (uint64_t at = qcow2_cluster_size(&plan->header); !ret && at < plan->data_offset; at += TABLE_CHUNK) {
+        uint64_t length = WEIR_MIN(plan->data_offset - at, TABLE_CHUNK);
 
         qcow2_plan_fill(plan, at, length, create->chunk);
-        ret = request(&create->file, WEIR_OP_WRITE, at, length, create->chunk, 0);
-        weir_co_pause();
+        if (!holes || !weir_buffer_is_zero(create->chunk, length))
+            ret = request(&create->file, WEIR_OP_WRITE, at, length, create->chunk, 0);
+        weir_io_pause();
     }
     return ret;
+}
+
+/* What follows the first sector, without the zeroes at the end of the cluster. */
+static weir_co_fn int write_names(const struct create *create)
+{
+    uint64_t length = qcow2_cluster_size(&create->plan.header);
+
+    while (length > HEADER_PIECE && weir_buffer_is_zero(create->first + length - HEADER_PIECE, HEADER_PIECE))
+        length -= HEADER_PIECE;
+    if (length <= SECTOR)
+        return 0;
+    return request(&create->file, WEIR_OP_WRITE, SECTOR, length - SECTOR, create->first + SECTOR, 0);
 }
 
 static weir_co_fn int make_data_file(const struct create *create, struct weir_error **err)
@@ -371,17 +384,36 @@ static weir_co_fn int make_data_file(const struct create *create, struct weir_er
     return ret ? weir_error_set_errno(err, ret, "Could not flush the data file") : 0;
 }
 
+/* Without its first sector an old image is none, whatever becomes of the rest, and in which order. */
+static weir_co_fn int erase_header(const struct create *create, struct weir_error **err)
+{
+    const struct target *file = &create->file;
+    uint64_t length = WEIR_MIN(weir_node_size(file->node), SECTOR);
+    int ret = 0;
+
+    memset(create->chunk, 0, SECTOR);
+    if (length)
+        ret = request(file, WEIR_OP_WRITE, 0, length, create->chunk, 0);
+    if (!ret)
+        ret = flush(file);
+    return ret ? weir_error_set_errno(err, ret, "Could not empty '%s'", weir_node_file_name(file->node)) : 0;
+}
+
 static weir_co_fn int make_image(const struct create *create, struct weir_error **err)
 {
     const struct qcow2_plan *plan = &create->plan;
     const struct target *file = &create->file;
-    int ret = make_empty(file, plan->end, err);
+    int ret = erase_header(create, err);
 
+    if (!ret)
+        ret = make_empty(file, plan->end, err);
     if (!ret && create->data.node)
         ret = make_data_file(create, err);
     if (ret)
         return ret;
     ret = write_tables(create);
+    if (!ret)
+        ret = write_names(create);
     if (ret)
         return weir_error_set_errno(err, ret, "Could not write the tables of the image");
     ret = preallocate(create, file, plan->data_offset, plan->end);
@@ -389,7 +421,7 @@ static weir_co_fn int make_image(const struct create *create, struct weir_error 
         return weir_error_set_errno(err, ret, "Could not preallocate data clusters");
     ret = flush(file);
     if (!ret)
-        ret = request(file, WEIR_OP_WRITE, 0, qcow2_cluster_size(&plan->header), create->first, 0);
+        ret = request(file, WEIR_OP_WRITE, 0, SECTOR, create->first, 0);
     if (!ret)
         ret = flush(file);
     return ret ? weir_error_set_errno(err, ret, "Could not write qcow2 header") : 0;

@@ -7,13 +7,21 @@
  */
 #include "format/qcow2/qcow2.h"
 
+#include "graph/graph.h"
+
 int qcow2_damaged(struct weir_node *node, const char *what, uint64_t where)
 {
     struct qcow2 *q = node->state;
+    bool writes = !node->read_only;
 
-    (void)what;
-    (void)where;
-    q->failed = true;
+    if (writes && !q->failed && q->header.version >= 3) {
+        q->header.incompatible |= QCOW2_INCOMPAT_CORRUPT;
+        (void)!qcow2_header_put(node); /* without it nothing is written either */
+    }
+    if (!q->damage_told || (writes && !q->failed))
+        weir_node_damaged(node, what, where, writes);
+    q->damage_told = true;
+    q->failed |= writes;
     return -EIO;
 }
 

@@ -147,11 +147,13 @@ static weir_co_fn int read_header(struct weir_node *node, struct weir_error **er
 }
 
 /* What an image does not allow to write to; or it becomes read-only where the user leaves that open. */
-static int check_writable(struct weir_node *node, struct weir_error **err)
+static int check_writable(struct weir_node *node, const struct weir_opts_qcow2 *opts, struct weir_error **err)
 {
-    const struct qcow2 *q = node->state;
+    struct qcow2 *q = node->state;
 
-    if (node->read_only)
+    if (opts->x_repair)
+        q->failed = true; /* open for the repair alone: nobody writes */
+    if (node->read_only || opts->x_repair)
         return 0;
     if (q->header.incompatible & QCOW2_INCOMPAT_CORRUPT) {
         if (!node->auto_read_only)
@@ -272,7 +274,8 @@ static weir_co_fn int open_data_file(struct weir_node *node, const struct weir_o
         options = json_incref(opts->data_file);
         ret = 0;
     } else {
-        ret = weir_filename_options(q->data_file_name, weir_node_file_name(node), &options, &is_tree, err);
+        /* Unlike a backing file's, its name is not relative to the image: others read it so. */
+        ret = weir_filename_options(q->data_file_name, NULL, &options, &is_tree, err);
     }
     if (!ret)
         ret = weir_node_open_child(node, options, "data-file", WEIR_ROLE_DATA, &q->data, err);
@@ -397,7 +400,7 @@ static weir_co_fn int begin_writing(struct weir_node *node, struct weir_error **
     uint64_t autoclear = h->autoclear & QCOW2_AUTOCLEAR_KNOWN;
     int ret = 0;
 
-    if (node->read_only || (autoclear == h->autoclear && !q->lazy_refcounts))
+    if (node->read_only || q->failed || (autoclear == h->autoclear && !q->lazy_refcounts))
         return 0;
     h->autoclear = autoclear; /* features that we do not keep up */
     if (q->lazy_refcounts)
@@ -418,10 +421,10 @@ static weir_co_fn int open_image(struct weir_node *node, const struct weir_opts_
     int ret = read_header(node, err);
 
     if (!ret)
-        ret = check_writable(node, err);
+        ret = check_writable(node, opts, err);
     if (!ret)
         ret = open_data_file(node, opts, err);
-    if (!ret && (q->header.incompatible & QCOW2_INCOMPAT_DIRTY) && !node->read_only)
+    if (!ret && (q->header.incompatible & QCOW2_INCOMPAT_DIRTY) && !node->read_only && !q->failed)
         ret = repair(node, err);
     if (!ret)
         ret = qcow2_options_take(node, opts, meta, err);

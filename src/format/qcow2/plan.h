@@ -5,8 +5,8 @@
  *
  *   header | refcount table | refcount blocks | L1 table | L2 tables | data
  *
- * Every part is contiguous. L2 tables and data exist in mapped images only; with an external data file the data is there,
- * each cluster at its guest offset.
+ * Every part is contiguous. L2 tables and data exist in mapped images only; with an external data file the data is
+ * there, each cluster at its guest offset.
  */
 #ifndef WEIR_FORMAT_QCOW2_PLAN_H
 #define WEIR_FORMAT_QCOW2_PLAN_H

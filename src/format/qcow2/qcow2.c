@@ -76,10 +76,21 @@ static weir_co_fn int qcow2_check_slot(struct weir_node *node, unsigned fix,
                                        void (*report)(void *arg, const char *line), void *arg,
                                        struct weir_error **err)
 {
-    const struct qcow2 *q = node->state;
-    struct qcow2_check_source source = { .file = q->file, .data = q->data, .header = &q->header };
+    struct qcow2 *q = node->state;
+    struct qcow2_header header = q->header;
+    struct qcow2_check_source source = {
+        .file = q->file, .data = q->data, .header = &header, .ret_header = fix ? &q->header : NULL
+    };
+    /* Twice: the first one frees what was given up, the second writes the lower counts. */
+    int ret = node->read_only ? 0 : weir_meta_sync_all(node) ? -EIO : weir_meta_sync_all(node);
 
-    return qcow2_check(&source, fix, ret_result, report, arg, err);
+    if (ret)
+        return weir_error_set_errno(err, ret, "Could not write back the tables");
+    ret = qcow2_check(&source, fix, ret_result, report, arg, err);
+    /* What is in memory is not what is on disk any more: nothing is written until the image is opened again. */
+    if (fix)
+        q->failed = true;
+    return ret;
 }
 
 static const struct weir_check_ops qcow2_check_ops = { .check = qcow2_check_slot };

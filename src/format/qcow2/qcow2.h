@@ -85,7 +85,7 @@ struct qcow2 {
     uint64_t high_water; /* clusters from here on were never handed out, and lie behind the end of the file */
     uint64_t pack_offset, pack_end; /* where the next compressed cluster goes; equal: nowhere */
     bool failed;                    /* the metadata is damaged: no more writes */
-    bool broken_told;
+    bool damage_told;
     unsigned overlap;                                /* enum qcow2_overlap: what is guarded */
     struct qcow2_set l2_tables, blocks, inactive_l2; /* clusters of these, as far as they are guarded */
     uint64_t snapshot_bytes, bitmap_directory, bitmap_directory_bytes;
