@@ -5,6 +5,7 @@ PYTHON ?= /usr/bin/python3
 JOBS ?= $(shell nproc)
 SEEDS ?= 2000
 SECONDS ?= 60
+ISSUE ?= 1-core
 prefix ?= /usr/local
 
 .DEFAULT_GOAL := build
@@ -86,9 +87,9 @@ bench-instr: build
 	@$(PYTHON) bench/instr.py
 
 .PHONY: accept
-## accept         acceptance line N=k; writes docs/acceptance/1-core.md
+## accept         acceptance line N=k of ISSUE=name (1-core, 2-qcow2); writes docs/acceptance/ISSUE.md
 accept: .cache/deps.stamp
-	@$(PYTHON) scripts/accept $(N)
+	@$(PYTHON) scripts/accept $(ISSUE) $(N)
 
 .PHONY: install
 ## install        into $(prefix), below DESTDIR if given

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Dependencies point one way, and drivers never include each other (docs/architecture.md)."""
 
+import re
+
 RANKS = [('base',), ('sys',), ('co',), ('graph',), ('io',), ('meta',), ('format', 'protocol', 'filter'),
          ('job', 'export'), ('embed', 'qmp'), ('tools',)]
 RANK = {layer: rank for rank, layers in enumerate(RANKS) for layer in layers}
 # Folders whose parts must not know each other.
 DRIVERS = ('format', 'protocol', 'filter', 'export')
 GENERATED = 'gen/'
+# A format answers where things are: it waits for nothing and asks the system for nothing, but through io/ and meta/.
+FORMAT_FORBIDDEN = ('sys', 'co')
+FORMAT_CALL = re.compile(r'\bweir_(sys|co|loop|mutex|timer)_\w+\s*\(|\bweir_sys->')
 
 
 def part_of(layer, names):
@@ -21,6 +26,11 @@ def check(tree):
                 message = judge(path, name)
                 if message:
                     yield path, line, message
+        if path.parts[:2] == ('src', 'format'):
+            for number, text in enumerate(tree.c(path).code.splitlines(), 1):
+                found = FORMAT_CALL.search(text)
+                if found:
+                    yield path, number, f'a format must not call {found.group(0)}'
 
 
 def judge(path, name):
@@ -40,6 +50,8 @@ def judge(path, name):
         return f'{layer} is below the layers that know the schema' if RANK[layer] < RANK['graph'] else None
     if target[0] not in RANK:
         return None
+    if layer == 'format' and target[0] in FORMAT_FORBIDDEN:
+        return f'a format must not use {target[0]}/: io/ and meta/ wait and move for it'
     if RANK[target[0]] > RANK[layer]:
         return f'{layer} must not depend on {target[0]}'
     if layer == target[0]:

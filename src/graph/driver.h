@@ -50,6 +50,7 @@ enum weir_where {
 enum weir_extent_flags {
     WEIR_EXTENT_PENDING = 1 << 0, /* invisible to map() until commit() */
     WEIR_EXTENT_COMPRESSED = 1 << 1,
+    WEIR_EXTENT_FRESH = 1 << 2, /* with PENDING: nobody has ever written there, the child reads zeroes */
 };
 
 struct weir_extent {
@@ -80,6 +81,7 @@ struct weir_freed {
     struct weir_edge *edge;
     uint64_t offset, length; /* bytes of edge; length 0: others still use the space */
     bool discard;            /* the child is told */
+    bool fixed; /* the space is that of the same range of the node for good: see weir_meta_discard_later() */
     uint64_t cookie;
 };
 
@@ -93,6 +95,7 @@ struct weir_limits {
     uint64_t discard_align, discard_max; /* 0 = request_align / none */
     uint64_t lock_unit; /* formats that allocate: bytes, power of two: what a change of mapping locks */
     uint32_t iov_max;
+    bool grows;           /* a write beyond the end makes it longer; else it fails with -ENOSPC */
     bool apart;           /* here or below each request counts by itself: neighbours are not merged */
     unsigned write_flags; /* request flags that submit(WRITE) honours itself: WEIR_REQUEST_FUA ... */
     unsigned zero_flags;  /* the same for ZERO: WEIR_REQUEST_MAY_UNMAP, NO_FALLBACK, FUA */

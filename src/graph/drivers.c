@@ -5,7 +5,7 @@
 #include "graph/driver.h"
 
 extern const struct weir_driver weir_driver_blkdebug, weir_driver_file, weir_driver_host_device,
-    weir_driver_mirror_top, weir_driver_null_co, weir_driver_raw, weir_driver_throttle;
+    weir_driver_mirror_top, weir_driver_null_co, weir_driver_qcow2, weir_driver_raw, weir_driver_throttle;
 
 static const struct weir_driver *const table[] = {
     /* protocol/ */
@@ -13,6 +13,7 @@ static const struct weir_driver *const table[] = {
     &weir_driver_host_device,
     &weir_driver_null_co,
     /* format/ */
+    &weir_driver_qcow2,
     &weir_driver_raw,
     /* filter/ */
     &weir_driver_blkdebug,

@@ -55,6 +55,20 @@ struct weir_node *weir_graph_next(struct weir_node *node); /* NULL: the first; i
 unsigned weir_graph_limbo_count(void);
 struct weir_node *weir_graph_limbo_next(struct weir_node *node); /* NULL: the first */
 
+/* ---- damaged images ---- */
+/*
+ * A driver has found the metadata of @node damaged (@text: what, static; @offset: where, bytes); @fatal: it takes no more
+ * writes. Any loop, also inside the monitor; the listener is called on the control loop.
+ */
+void weir_node_damaged(struct weir_node *node, const char *text, uint64_t offset, bool fatal);
+struct weir_damage {
+    struct weir_node *node;
+    const char *text;
+    uint64_t offset;
+    bool fatal;
+};
+void weir_graph_on_damage(void (*listener)(const struct weir_damage *damage));
+
 /* ---- root edges ---- */
 /*
  * Attaches a root user to @node with the permissions it needs and shares. Conflicts fail with a text that names

@@ -26,6 +26,7 @@ static void merge(struct weir_limits *limits, const struct weir_limits *child)
     limits->discard_max = smaller_max(limits->discard_max, child->discard_max);
     limits->iov_max = WEIR_MIN(limits->iov_max, child->iov_max);
     limits->apart |= child->apart;
+    limits->grows &= child->grows;
     limits->write_flags &= child->write_flags;
     limits->zero_flags &= child->zero_flags;
 }
@@ -41,6 +42,7 @@ static void refresh_limits(struct weir_node *node)
         if (!(edge->role & (WEIR_ROLE_DATA | WEIR_ROLE_METADATA | WEIR_ROLE_FILTERED)))
             continue;
         if (first) {
+            limits.grows = edge->node->limits.grows;
             limits.write_flags = edge->node->limits.write_flags;
             limits.zero_flags = edge->node->limits.zero_flags;
         }

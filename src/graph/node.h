@@ -110,6 +110,8 @@ static inline uint64_t weir_node_size(const struct weir_node *node)
  * (filters) follow and root users are told, on the control loop: at once when called there.
  */
 void weir_node_set_size(struct weir_node *node, uint64_t size);
+/* The same, but never smaller: a write has ended at @size. Any loop. */
+void weir_node_grow(struct weir_node *node, uint64_t size);
 
 /*
  * Attaches the child that @reference describes: a string names an existing node, an object defines an inline

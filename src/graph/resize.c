@@ -47,18 +47,36 @@ void weir_node_size_called(struct weir_call *call)
     weir_node_unref(node);
 }
 
-void weir_node_set_size(struct weir_node *node, uint64_t size)
+/* The size is stored; on the control loop the parents are told, now or soon. */
+static void size_changed(struct weir_node *node)
 {
     if (weir_loop_self() == weir_loop_control()) {
-        store_size(node, size);
+        tell_parents(node);
         return;
     }
-    if (atomic_exchange_explicit(&node->size, size, memory_order_acq_rel) == size)
-        return;
     if (atomic_exchange_explicit(&node->graph->size_called, true, memory_order_acq_rel))
         return;
     weir_node_ref(node);
     weir_loop_call(weir_loop_control(), &node->graph->size_call);
+}
+
+void weir_node_set_size(struct weir_node *node, uint64_t size)
+{
+    if (atomic_exchange_explicit(&node->size, size, memory_order_acq_rel) != size)
+        size_changed(node);
+}
+
+void weir_node_grow(struct weir_node *node, uint64_t size)
+{
+    uint64_t now = weir_node_size(node);
+
+    while (now < size) {
+        if (atomic_compare_exchange_weak_explicit(&node->size, &now, size, memory_order_acq_rel,
+                                                  memory_order_acquire)) {
+            size_changed(node);
+            return;
+        }
+    }
 }
 
 /* ---- changing ---- */

@@ -87,44 +87,107 @@ static weir_co_fn int read_old(struct weir_node *node, uint64_t offset, uint64_t
     return inside ? weir_mapped_read_locked(node, offset, inside, &iov, 1, 0) : 0;
 }
 
+/* What a pending extent carries over from before, around the data. */
+struct fill {
+    struct weir_buffer *old; /* head, then tail */
+    uint64_t head, tail;     /* bytes to be written; 0 also where the child holds these zeroes already */
+};
+
+/* Whether all of the range reads as zero without being read: nothing is mapped, and no COW child is asked. */
+static weir_co_fn int is_zero_by_map(struct weir_node *node, uint64_t offset, uint64_t length, bool *ret_zero)
+{
+    bool cow = weir_node_cow(node);
+
+    *ret_zero = true;
+    while (length && *ret_zero) {
+        struct weir_meta_pins pins = { .count = 0 };
+        struct weir_extent extent = { 0 };
+        uint64_t piece;
+        int ret = weir_map(node, WEIR_OP_READ, offset, length, 0, &extent, &pins);
+
+        weir_map_unpin(node, &pins);
+        if (ret)
+            return ret;
+        *ret_zero = extent.where == WEIR_ZEROED || (extent.where == WEIR_UNMAPPED && !cow);
+        piece = WEIR_MIN(length, extent.offset + extent.length - offset);
+        offset += piece;
+        length -= piece;
+    }
+    return 0;
+}
+
+/* One side: @length bytes of the node at @offset, to @buffer; *length becomes 0 when they need not be written. */
+static weir_co_fn int fill_side(struct weir_node *node, bool fresh, uint64_t offset, uint64_t *length,
+                                char *buffer)
+{
+    struct iovec iov = { buffer, *length };
+    bool zero = false;
+    int ret = 0;
+
+    if (!*length)
+        return 0;
+    if (fresh)
+        ret = is_zero_by_map(node, offset, *length, &zero);
+    if (!ret && !zero) {
+        ret = read_old(node, offset, *length, buffer);
+        zero = !ret && fresh && weir_iov_is_zero(&iov, 1, 0, *length);
+    }
+    if (zero)
+        *length = 0;
+    return ret;
+}
+
+static weir_co_fn int fill_read(struct weir_node *node, const struct weir_extent *extent, uint64_t offset,
+                                uint64_t length, struct fill *fill)
+{
+    uint64_t head = offset - extent->offset, tail = extent->offset + extent->length - (offset + length);
+    bool fresh = extent->flags & WEIR_EXTENT_FRESH;
+    int ret;
+
+    *fill = (struct fill){ .head = head, .tail = tail };
+    if (!(head + tail))
+        return 0;
+    fill->old = weir_buffer_new(head + tail);
+    if (!fill->old)
+        return -ENOMEM;
+    ret = fill_side(node, fresh, extent->offset, &fill->head, fill->old->data);
+    if (!ret)
+        ret = fill_side(node, fresh, offset + length, &fill->tail, (char *)fill->old->data + head);
+    if (ret)
+        weir_buffer_unref(weir_steal(&fill->old));
+    return ret;
+}
+
 /* Head, data and tail of a pending extent in one child write. */
 static weir_co_fn int move_pending(struct weir_node *node, const struct weir_extent *extent, uint64_t offset,
                                    uint64_t length, struct source *source)
 {
     uint64_t head = offset - extent->offset;
-    uint64_t tail = extent->offset + extent->length - (offset + length);
     uint64_t pieces = source->iov ? 0 : (length + sizeof(zero_block) - 1) / sizeof(zero_block);
-    struct weir_buffer *old = head + tail ? weir_buffer_new(head + tail) : NULL;
     unsigned count = 0, room = (source->iov ? source->iovcnt : (unsigned)pieces) + 2;
+    struct fill fill;
     struct iovec *iov;
     struct weir_request request;
-    int ret = 0;
+    int ret = fill_read(node, extent, offset, length, &fill);
 
-    if (head + tail && !old)
-        return -ENOMEM;
-    if (head)
-        ret = read_old(node, extent->offset, head, old->data);
-    if (!ret && tail)
-        ret = read_old(node, offset + length, tail, (char *)old->data + head);
-    if (ret) {
-        weir_buffer_unref(old);
+    if (ret)
         return ret;
-    }
     iov = weir_new_array(struct iovec, room);
-    if (head)
-        iov[count++] = (struct iovec){ old->data, head };
+    if (fill.head)
+        iov[count++] = (struct iovec){ fill.old->data, fill.head };
     if (source->iov)
         count += weir_iov_slice(source->iov, source->iovcnt, source->skip, length, iov + count);
     for (uint64_t done = 0; done < (source->iov ? 0 : length); done += sizeof(zero_block))
         iov[count++] =
             (struct iovec){ (void *)(uintptr_t)zero_block, WEIR_MIN(length - done, sizeof(zero_block)) };
-    if (tail)
-        iov[count++] = (struct iovec){ (char *)old->data + head, tail };
-    request = weir_request_make(WEIR_OP_WRITE, extent->child_offset, extent->length, iov, count,
-                                source->flags & WEIR_REQUEST_UNSTABLE);
+    if (fill.tail)
+        iov[count++] = (struct iovec){ (char *)fill.old->data + head, fill.tail };
+    request =
+        weir_request_make(WEIR_OP_WRITE, extent->child_offset + head - fill.head,
+                          fill.head + length + fill.tail, iov, count, source->flags & WEIR_REQUEST_UNSTABLE);
     ret = weir_io(extent->edge, &request);
     free(iov);
-    weir_buffer_unref(old);
+    weir_buffer_unref(fill.old);
     return ret;
 }
 
@@ -260,7 +323,8 @@ static weir_co_fn int write_zeroes(struct weir_node *node, uint64_t offset, uint
 
 static weir_co_fn int mapped_zero(struct weir_node *node, struct weir_request *request)
 {
-    uint64_t unit = WEIR_MAX(WEIR_MAX(node->limits.zero_align, node->limits.lock_unit), 1u);
+    /* A format may zero parts of what it locks. */
+    uint64_t unit = WEIR_MAX(node->limits.zero_align ? node->limits.zero_align : node->limits.lock_unit, 1u);
     uint64_t end = request->offset + request->length;
     uint64_t first = weir_align_up(request->offset, unit);
     uint64_t last = end == weir_node_size(node) ? end : weir_align_down(end, unit);

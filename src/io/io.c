@@ -12,6 +12,8 @@
 #include "io/node_io.h"
 #include "io/slice.h"
 
+#define SECTOR 512u /* sizes are multiples of it */
+
 /* What the node's options make of the request: 1 = answered with 0, 0 = go on with *request. */
 static int apply_options(struct weir_node *node, struct weir_request *request)
 {
@@ -89,12 +91,28 @@ static weir_co_fn int write_detecting(struct weir_node *node, struct weir_reques
     return ret;
 }
 
+/* Below root users a write may go beyond the end: formats make their files grow so. */
+static inline bool ends_beyond(const struct weir_node *node, const struct weir_request *request)
+{
+    return (request->op == WEIR_OP_WRITE || request->op == WEIR_OP_ZERO) &&
+           request->offset + request->length > weir_node_size(node);
+}
+
+/* Every node that the request has passed grows, before anybody may rely on it. */
+static void grow(struct weir_node *node, const struct weir_request *request)
+{
+    weir_node_grow(node, weir_align_up(request->offset + request->length, SECTOR));
+}
+
 int weir_io(struct weir_edge *edge, struct weir_request *request)
 {
     struct weir_node *node = edge->node;
     int64_t start = weir_loop_now(weir_loop_self());
+    bool beyond = ends_beyond(node, request);
     int ret;
 
+    if (weir_unlikely(beyond && !node->limits.grows))
+        return -ENOSPC;
     if (weir_unlikely(options_matter(node, request))) {
         struct weir_request changed = *request;
 
@@ -107,6 +125,8 @@ int weir_io(struct weir_edge *edge, struct weir_request *request)
     } else {
         ret = enter_node(node, request);
     }
+    if (weir_unlikely(beyond && !ret))
+        grow(node, request);
     weir_io_count(&node->io->counters, request->op, request->offset, request->length, ret, start);
     return ret;
 }
@@ -137,11 +157,19 @@ static __attribute__((noinline)) int try_with_options(struct weir_node *node,
 int weir_io_try(struct weir_edge *edge, struct weir_request *request)
 {
     struct weir_node *node = edge->node;
-    int ret = options_matter(node, request) ? try_with_options(node, request) : try_enter_node(node, request);
+    int ret;
 
+    if (weir_unlikely(ends_beyond(node, request)))
+        return -EAGAIN;
+    ret = options_matter(node, request) ? try_with_options(node, request) : try_enter_node(node, request);
     if (ret != -EAGAIN)
         weir_io_count_at_once(&node->io->counters, request, ret);
     return ret;
+}
+
+void weir_io_pause(void)
+{
+    weir_co_pause();
 }
 
 int weir_io_read(struct weir_edge *edge, uint64_t offset, uint64_t length, void *buffer)

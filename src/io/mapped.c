@@ -54,7 +54,7 @@ int weir_map(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t 
 
     while ((ret = weir_map_once(node, op, offset, length, flags, extent, &need, pins)) == WEIR_NEED) {
         /* A long search through tables: what the answer needs is pinned by the last round itself. */
-        if (pins->count == WEIR_META_PINS_MAX)
+        if (pins->count >= WEIR_META_PINS_MAX / 2)
             weir_map_unpin(node, pins);
         ret = weir_meta_ops_of(node)->load(node, &need, pins);
         if (ret)

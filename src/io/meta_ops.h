@@ -7,7 +7,7 @@
 
 #include "graph/driver.h"
 
-#define WEIR_META_PINS_MAX 16
+#define WEIR_META_PINS_MAX 32
 
 struct weir_meta_block;
 

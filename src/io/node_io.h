@@ -33,6 +33,8 @@ struct weir_node_io {
     bool flush_running;
     uint64_t flushed_changes; /* sum of `changes` that the last good flush covered */
     int flush_error;          /* sticky: a leaf whose flush failed once never reports success again */
+    /* status, formats that allocate: whether the file is asked for its holes */
+    _Atomic enum weir_file_holes { WEIR_HOLES_UNKNOWN, WEIR_HOLES_FEW, WEIR_HOLES_MANY } file_holes;
 };
 
 /* An edge's share: counters of root users, and who waits for abandonable requests. */

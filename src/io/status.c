@@ -5,6 +5,7 @@
  * Leaves answer the STATUS operation themselves: what a host file holds is known only to calls that may wait.
  */
 #include "base/law.h"
+#include "graph/describe.h"
 #include "io/io.h"
 #include "io/mapped.h"
 
@@ -41,17 +42,53 @@ static weir_co_fn int leaf_status(struct weir_node *node, uint64_t offset, uint6
     return 0;
 }
 
-/* What the extent's child says about the stored bytes adds "zero" and the place; "allocated" is ours. */
-static weir_co_fn int data_status(const struct weir_extent *extent, uint64_t offset, uint64_t length,
-                                  struct weir_status *ret_status)
+/*
+ * Whether the file of a format that allocates has many holes, as it has when its space was reserved and not written: only
+ * then is each extent worth a question to the host. Found out once; where the host does not say, it is asked each time.
+ */
+static weir_co_fn bool has_many_holes(struct weir_node *node, struct weir_node *file)
 {
-    struct weir_status below;
-    int ret =
-        weir_io_status(extent->edge, extent->child_offset + (offset - extent->offset), length, false, &below);
+    enum weir_file_holes holes = atomic_load_explicit(&node->io->file_holes, memory_order_relaxed);
+    int64_t allocated;
 
+    if (holes == WEIR_HOLES_UNKNOWN) {
+        allocated = weir_node_allocated_size(file);
+        if (allocated < 0)
+            return true;
+        /* A tenth may be missing: clusters are rarely written to their ends. */
+        holes = (uint64_t)allocated + (uint64_t)allocated / 10 < weir_node_size(file) ? WEIR_HOLES_MANY
+                                                                                      : WEIR_HOLES_FEW;
+        atomic_store_explicit(&node->io->file_holes, holes, memory_order_relaxed);
+    }
+    return holes == WEIR_HOLES_MANY;
+}
+
+/*
+ * What the extent's child says about the stored bytes adds "zero" and the place; "allocated" is ours. A format that
+ * allocates holds data there also where its file has a hole: the space is taken. A file of data alone is sparse as the
+ * disk is: it is not asked.
+ */
+static weir_co_fn int data_status(struct weir_node *node, const struct weir_extent *extent, uint64_t offset,
+                                  uint64_t length, struct weir_status *ret_status)
+{
+    struct weir_node *file = weir_node_skip_filters(extent->edge->node);
+    uint64_t child_offset = extent->child_offset + (offset - extent->offset);
+    bool allocates = node->limits.lock_unit;
+    struct weir_status below;
+    int ret;
+
+    if (allocates && !file->driver->map &&
+        !(extent->edge->role & WEIR_ROLE_PRIMARY && has_many_holes(node, file))) {
+        *ret_status = simple(length, true, false, true);
+        ret_status->file = file;
+        ret_status->file_offset = child_offset;
+        return 0;
+    }
+    ret = weir_io_status(extent->edge, child_offset, length, false, &below);
     if (ret)
         return ret;
     below.allocated = true;
+    below.data = below.data || allocates;
     below.depth = 0;
     *ret_status = below;
     return 0;
@@ -61,8 +98,14 @@ static weir_co_fn int unmapped_status(struct weir_node *node, uint64_t offset, u
                                       struct weir_status *ret_status)
 {
     struct weir_edge *cow = weir_node_cow(node);
+    uint64_t below = cow ? weir_node_size(cow->node) : 0;
     int ret;
 
+    /* Behind the end of a shorter backing image nobody in the chain has anything. */
+    if (below > offset)
+        length = WEIR_MIN(length, below - offset);
+    else if (deep)
+        cow = NULL;
     if (!cow) {
         *ret_status = simple(length, false, true, false);
         return 0;
@@ -94,7 +137,7 @@ static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uin
         length = WEIR_MIN(length, extent.offset + extent.length - offset);
         switch (extent.where) {
         case WEIR_DATA:
-            ret = data_status(&extent, offset, length, ret_status);
+            ret = data_status(node, &extent, offset, length, ret_status);
             break;
         case WEIR_ENCODED:
             *ret_status = simple(length, true, false, true);

@@ -48,11 +48,20 @@ void weir_meta_block_drop(struct weir_meta *meta, struct weir_meta_block *block)
         block_free(block);
 }
 
+void weir_meta_block_mark_all(struct weir_meta_block *block)
+{
+    uint64_t pieces = (block->length + WEIR_META_PIECE - 1) / WEIR_META_PIECE;
+
+    for (uint64_t i = 0; i < pieces; i++)
+        block->dirty_pieces[i / 64] |= (uint64_t)1 << i % 64;
+    block->dirty = true;
+}
+
 static struct weir_meta_block *block_add(struct weir_meta *meta, uint64_t offset, uint64_t length,
                                          enum weir_meta_level level)
 {
     struct weir_meta_block *block;
-    char *data = weir_try_alloc(length, 4096);
+    char *data = length <= WEIR_META_TABLE_MAX ? weir_try_alloc(length, 4096) : NULL;
 
     if (!data)
         return NULL;
@@ -137,7 +146,7 @@ int weir_meta_block_load(struct weir_meta *meta, uint64_t offset, uint64_t lengt
         if (!evict(meta, length) && !wrote && any_dirty(meta)) {
             wrote = true;
             weir_meta_leave(meta);
-            ret = weir_meta_write_back(meta->node);
+            ret = weir_meta_write_back_all(meta->node);
             weir_meta_enter(meta);
             if (ret)
                 break;
@@ -179,6 +188,7 @@ void *weir_meta_find(struct weir_node *node, uint64_t offset)
         return NULL;
     TAILQ_REMOVE(&node->meta->lru, block, lru);
     TAILQ_INSERT_TAIL(&node->meta->lru, block, lru);
+    block->used = true;
     collect_pin(node->meta, block);
     return block->data;
 }
@@ -212,9 +222,27 @@ void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length,
             return NULL;
     }
     __builtin_memset(block->data, 0, length);
-    block->dirty = true;
+    weir_meta_block_mark_all(block);
+    block->used = true;
     collect_pin(node->meta, block);
     return block->data;
+}
+
+int weir_meta_put(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level,
+                  const void *data)
+{
+    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+
+    if (!block) {
+        (void)evict(node->meta, length);
+        block = block_add(node->meta, offset, length, level);
+    }
+    if (!block)
+        return -ENOMEM;
+    WEIR_ASSERT(!block->loading && block->length == length && block->level == level);
+    __builtin_memcpy(block->data, data, length);
+    weir_meta_block_mark_all(block);
+    return 0;
 }
 
 void weir_meta_dirty(struct weir_node *node, void *data)
@@ -226,6 +254,9 @@ void weir_meta_dirty(struct weir_node *node, void *data)
     TAILQ_FOREACH_REVERSE(block, &node->meta->lru, weir_meta_blocks, lru)
     {
         if (at >= block->data && at < block->data + block->length) {
+            uint64_t piece = (uint64_t)(at - block->data) / WEIR_META_PIECE;
+
+            block->dirty_pieces[piece / 64] |= (uint64_t)1 << piece % 64;
             block->dirty = true;
             return;
         }

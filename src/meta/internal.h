@@ -16,6 +16,8 @@ struct weir_meta_block {
     unsigned pins;
     bool dirty, writing, loading;
     bool gone; /* dropped while pinned or written: freed by the last holder */
+    bool used; /* since the last look of the cleaner */
+    uint64_t dirty_pieces[WEIR_META_TABLE_MAX / WEIR_META_PIECE / 64]; /* bits, valid while dirty */
     char *data;
     UT_hash_handle hh;
     TAILQ_ENTRY(weir_meta_block) lru; /* in memory, oldest first */
@@ -45,9 +47,10 @@ struct weir_meta {
     unsigned draining; /* entries taken out and not yet released */
 
     struct weir_co_mutex write_back; /* rule F6 */
+    bool lazy_counts;
 
     struct weir_co_queue keeper_queue;
-    bool keeper_running, keeper_stop;
+    bool keeper_running, keeper_stop, cleaner_running;
     struct weir_meta_stats stats;
 };
 
@@ -63,6 +66,7 @@ static inline void weir_meta_leave(struct weir_meta *meta)
 extern const struct weir_meta_ops weir_meta_ops_table;
 
 /* cache.c; inside the monitor */
+void weir_meta_block_mark_all(struct weir_meta_block *block);
 struct weir_meta_block *weir_meta_block_find(struct weir_meta *meta, uint64_t offset);
 void weir_meta_block_pin(struct weir_meta_block *block);
 void weir_meta_block_unpin(struct weir_meta *meta, struct weir_meta_block *block);
@@ -80,7 +84,12 @@ int weir_meta_make_room(struct weir_node *node) weir_co_fn;
 void weir_meta_changed(struct weir_node *node) weir_co_fn;
 void weir_meta_keeper_end(struct weir_meta *meta) weir_co_fn;
 
+/* clean.c */
+void weir_meta_cleaner_start(struct weir_meta *meta);
+
 /* write_back.c */
 int weir_meta_write_back(struct weir_node *node) weir_co_fn;
+/* The same with the counts, also where they may lag behind. */
+int weir_meta_write_back_all(struct weir_node *node) weir_co_fn;
 
 #endif

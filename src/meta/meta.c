@@ -57,6 +57,7 @@ void weir_meta_init(struct weir_node *node, const struct weir_meta_options *opti
     weir_co_queue_init(&meta->keeper_queue);
     weir_co_mutex_init(&meta->write_back);
     node->meta = meta;
+    weir_meta_cleaner_start(meta);
 }
 
 void weir_meta_done(struct weir_node *node)
@@ -80,6 +81,16 @@ void weir_meta_done(struct weir_node *node)
     }
     weir_co_mutex_done(&meta->write_back);
     free(weir_steal(&node->meta));
+}
+
+void weir_meta_begin(struct weir_node *node)
+{
+    weir_meta_enter(node->meta);
+}
+
+void weir_meta_end(struct weir_node *node)
+{
+    weir_meta_leave(node->meta);
 }
 
 void weir_meta_stats(struct weir_node *node, struct weir_meta_stats *ret_stats)

@@ -7,8 +7,9 @@
  * reads or writes one. A table that is missing is asked for by `return weir_meta_need(...)` from map.
  *
  * Write-back (laws 6 and 7): one at a time per node, from copies taken in one step inside the monitor. Levels are
- * written in their order, each made durable before the next: counts, tables, directories, header; data is
- * flushed before any table that may point to it. So counts may be too high after a crash, never too low.
+ * written in their order, each made durable before the next; data is flushed before any table that may point to
+ * it. So counts may be too high after a crash, never too low. Of a large table only the pieces that changed are
+ * written.
  */
 #ifndef WEIR_META_META_H
 #define WEIR_META_META_H
@@ -16,17 +17,24 @@
 #include "graph/node.h"
 
 enum weir_meta_level {
-    WEIR_META_COUNTS,    /* reference counts */
-    WEIR_META_TABLE,     /* points to data */
+    WEIR_META_COUNTS,           /* reference counts */
+    WEIR_META_COUNTS_DIRECTORY, /* points to them */
+    WEIR_META_COUNTS_HEADER, /* points to that directory: a header whose other fields need no order of their own */
+    WEIR_META_TABLE,         /* points to data */
     WEIR_META_DIRECTORY, /* points to tables */
     WEIR_META_HEADER,    /* points to directories */
 };
-#define WEIR_META_LEVELS 4
+#define WEIR_META_LEVELS 6
+/* A table is written in pieces of this size, or whole where it is smaller (bytes). */
+#define WEIR_META_PIECE 4096u
+/* The longest table (bytes). */
+#define WEIR_META_TABLE_MAX ((uint64_t)2 << 20)
 
 struct weir_meta_options {
     struct weir_edge *edge;      /* holds the tables; the data too, unless data_edge is set */
     struct weir_edge *data_edge; /* holds the data, when not the same; else NULL */
     uint64_t cache_max; /* bytes of clean tables kept; dirty and pinned ones may exceed it for a while */
+    int64_t clean_interval_ns; /* tables not used for so long are dropped; 0: never */
 };
 
 /* The quarantine is worked off without a guest's flush when it holds more, or is older, than this. */
@@ -51,8 +59,14 @@ int weir_meta_need(struct weir_node *node, struct weir_need *need, uint64_t offs
  * NULL while an old block of that place is still being written: -EAGAIN is then answered by weir_meta_need().
  */
 void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level);
-/* The table that holds the address @data has changed. */
+/* The piece of a table that holds the address @data has changed. */
 void weir_meta_dirty(struct weir_node *node, void *data);
+/*
+ * Hands in the contents of a table that the driver keeps itself (a directory, a header): copied, and dirty. Always in
+ * the same pieces: a place has one length. Never found again, and needs no pin. -ENOMEM: nothing was done.
+ */
+int weir_meta_put(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level,
+                  const void *data) weir_must_check;
 /* The table's space is free: drops the cached block. */
 void weir_meta_forget(struct weir_node *node, uint64_t offset);
 /*
@@ -61,8 +75,17 @@ void weir_meta_forget(struct weir_node *node, uint64_t offset);
  */
 void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length,
                        bool discard, uint64_t cookie);
+/*
+ * From commit, where nobody allocates space on @edge because the bytes of the node have the same offset there:
+ * nothing points to the range any more. Once that is durable the child is told to discard it, unless somebody uses
+ * or has mapped it again by then. release() is not called.
+ */
+void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length);
 
 /* ---- outside the monitor ---- */
+/* Enters and leaves it: for open, resize and the like, which change tables without a request. Nothing waits inside. */
+void weir_meta_begin(struct weir_node *node);
+void weir_meta_end(struct weir_node *node);
 /*
  * Loads the table at @offset if it is not in memory and keeps it there until weir_meta_unload(). For open, snapshot
  * and check, which touch many tables: inside the monitor it can then be found.
@@ -72,6 +95,13 @@ int weir_meta_load(struct weir_node *node, uint64_t offset, uint64_t length,
 void weir_meta_unload(struct weir_node *node, uint64_t offset);
 /* Same as a flush of the node. */
 int weir_meta_sync(struct weir_node *node) weir_co_fn weir_must_check;
+/* The same with the counts, also where these may lag behind. */
+int weir_meta_sync_all(struct weir_node *node) weir_co_fn weir_must_check;
+/*
+ * Lets counts lag behind the tables on disk (true), because the image says on disk that they cannot be trusted; false
+ * ends that with the next sync. Control loop.
+ */
+void weir_meta_lazy_counts(struct weir_node *node, bool lazy);
 
 struct weir_meta_stats {
     uint64_t loads, evictions, write_backs, tables_written, released, discarded, rooms, self_syncs;

@@ -12,19 +12,38 @@
 #include "base/law.h"
 #include "graph/graph.h"
 #include "io/io.h"
+#include "io/mapped.h"
 #include "sys/sys.h"
 
-void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length,
-                       bool discard, uint64_t cookie)
+static void quarantine(struct weir_node *node, const struct weir_freed *freed)
 {
     struct weir_meta *meta = node->meta;
     struct weir_meta_quarantined *entry = weir_new(struct weir_meta_quarantined);
 
-    entry->freed = (struct weir_freed){ edge, offset, length, discard, cookie };
+    entry->freed = *freed;
     entry->since_ns = weir_sys->clock_ns();
     STAILQ_INSERT_TAIL(&meta->quarantine, entry, link);
     meta->quarantine_count++;
-    meta->quarantine_bytes += length;
+    meta->quarantine_bytes += freed->length;
+}
+
+void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length,
+                       bool discard, uint64_t cookie)
+{
+    struct weir_freed freed = {
+        .edge = edge, .offset = offset, .length = length, .discard = discard, .cookie = cookie
+    };
+
+    quarantine(node, &freed);
+}
+
+void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length)
+{
+    struct weir_freed freed = {
+        .edge = edge, .offset = offset, .length = length, .discard = true, .fixed = true
+    };
+
+    quarantine(node, &freed);
 }
 
 static void take_entries(struct weir_meta *meta, uint64_t count, struct weir_meta_quarantine *taken)
@@ -43,15 +62,47 @@ static void take_entries(struct weir_meta *meta, uint64_t count, struct weir_met
     weir_meta_leave(meta);
 }
 
+/* Whether nothing in the range of the node is data; false also where that is not known at once. */
+static bool unmapped(struct weir_node *node, uint64_t offset, uint64_t length)
+{
+    uint64_t end = offset + length;
+
+    while (offset < end) {
+        struct weir_extent extent = { 0 };
+        struct weir_need need;
+
+        if (weir_map_once(node, WEIR_OP_READ, offset, end - offset, 0, &extent, &need, NULL) ||
+            extent.where == WEIR_DATA)
+            return false;
+        offset = extent.offset + extent.length;
+    }
+    return true;
+}
+
+/*
+ * Space that nobody allocates is guarded by the lock on the node's own range. The lock is not waited for: who holds it
+ * may be waiting for this write-back. It is advice that is not taken then.
+ */
+static bool guard(struct weir_meta *meta, const struct weir_freed *freed, struct weir_range_lock *lock)
+{
+    if (!freed->fixed)
+        return true;
+    return weir_range_try_lock(meta->node->io->ranges, lock, freed->offset, freed->length, true) &&
+           unmapped(meta->node, freed->offset, freed->length);
+}
+
 static weir_co_fn void discard_entry(struct weir_meta *meta, const struct weir_freed *freed)
 {
     struct weir_request request =
         weir_request_make(WEIR_OP_DISCARD, freed->offset, freed->length, NULL, 0, 0);
+    struct weir_range_lock lock = { 0 };
 
     if (!freed->discard || !freed->length)
         return;
     /* Advice: a child that cannot discard keeps its space, nothing is wrong. */
-    (void)!weir_io(freed->edge, &request);
+    if (guard(meta, freed, &lock))
+        (void)!weir_io(freed->edge, &request);
+    weir_range_unlock(&lock);
     weir_meta_enter(meta);
     meta->stats.discarded++;
     weir_meta_leave(meta);
@@ -66,6 +117,8 @@ static weir_co_fn int release_entry(struct weir_meta *meta, const struct weir_fr
     struct weir_need need;
     int ret;
 
+    if (freed->fixed)
+        return 0;
     for (;;) {
         weir_meta_enter(meta);
         meta->collector = &pins;
@@ -74,7 +127,7 @@ static weir_co_fn int release_entry(struct weir_meta *meta, const struct weir_fr
         weir_meta_leave(meta);
         if (ret != WEIR_NEED)
             break;
-        if (pins.count == WEIR_META_PINS_MAX)
+        if (pins.count >= WEIR_META_PINS_MAX / 2)
             weir_meta_ops_table.unpin(node, &pins);
         ret = weir_meta_block_load(meta, need.offset, need.length, need.level, false, &block);
         if (ret)
@@ -229,7 +282,7 @@ void weir_meta_keeper_end(struct weir_meta *meta)
     weir_meta_enter(meta);
     meta->keeper_stop = true;
     weir_co_queue_wake_all(&meta->keeper_queue);
-    while (meta->keeper_running)
+    while (meta->keeper_running || meta->cleaner_running)
         weir_co_queue_wait(&meta->changed, &meta->node->io->monitor);
     weir_meta_leave(meta);
 }

@@ -2,11 +2,12 @@
 /*
  * Ordered write-back.
  *
- *   counts; flush; tables; [flush; directories]; [flush; header]; flush
+ *   counts; [flush; their directory]; [flush; header]; flush; tables; [flush; directories]; [flush; header]; flush
  *
  * Everything dirty is copied in one step inside the monitor, together with the length of the quarantine: what is
  * written afterwards is one consistent state, and guests go on changing the tables meanwhile. Counts are lowered
- * in release only, so a count block never waits for a pointer and the order has no cycle.
+ * in release only, so a count block never waits for a pointer and the order has no cycle. Of a table only the pieces
+ * that changed are copied and written.
  */
 #include "meta/internal.h"
 
@@ -16,7 +17,8 @@
 
 struct copy {
     struct weir_meta_block *block;
-    char *data;
+    char *data; /* the pieces, one behind the other */
+    uint64_t pieces[WEIR_META_TABLE_MAX / WEIR_META_PIECE / 64];
 };
 
 struct batch {
@@ -24,6 +26,43 @@ struct batch {
     unsigned counts[WEIR_META_LEVELS];
     uint64_t quarantine; /* entries whose pointers are gone once this batch is durable */
 };
+
+/* The first run of set pieces from *at on; false when there is none. In bytes of the table. */
+static bool next_run(const struct copy *copy, uint64_t *at, uint64_t *ret_offset, uint64_t *ret_length)
+{
+    uint64_t length = copy->block->length, piece = *at;
+    uint64_t pieces = (length + WEIR_META_PIECE - 1) / WEIR_META_PIECE;
+
+#define IS_SET(i) (copy->pieces[(i) / 64] >> (i) % 64 & 1)
+    while (piece < pieces && !IS_SET(piece))
+        piece++;
+    if (piece == pieces)
+        return false;
+    *ret_offset = piece * WEIR_META_PIECE;
+    while (piece < pieces && IS_SET(piece))
+        piece++;
+#undef IS_SET
+    *ret_length = WEIR_MIN(piece * WEIR_META_PIECE, length) - *ret_offset;
+    *at = piece;
+    return true;
+}
+
+/* Inside the monitor. */
+static void copy_block(struct weir_meta_block *block, struct copy *copy)
+{
+    uint64_t at = 0, offset, length, total = 0;
+
+    copy->block = block;
+    __builtin_memcpy(copy->pieces, block->dirty_pieces, sizeof(copy->pieces));
+    while (next_run(copy, &at, &offset, &length))
+        total += length;
+    copy->data = weir_alloc(total);
+    for (at = total = 0; next_run(copy, &at, &offset, &length); total += length)
+        __builtin_memcpy(copy->data + total, block->data + offset, length);
+    __builtin_memset(block->dirty_pieces, 0, sizeof(block->dirty_pieces));
+    block->dirty = false;
+    block->writing = true;
+}
 
 /* Inside the monitor. */
 static void copy_level(struct weir_meta *meta, unsigned level, struct batch *batch)
@@ -36,27 +75,21 @@ static void copy_level(struct weir_meta *meta, unsigned level, struct batch *bat
     batch->copies[level] = count ? weir_new_array(struct copy, count) : NULL;
     batch->counts[level] = 0;
     TAILQ_FOREACH (block, &meta->lru, lru) {
-        struct copy *copy;
-
-        if (!block->dirty || block->level != level)
-            continue;
-        copy = &batch->copies[level][batch->counts[level]++];
-        copy->block = block;
-        copy->data = weir_alloc(block->length);
-        __builtin_memcpy(copy->data, block->data, block->length);
-        block->dirty = false;
-        block->writing = true;
+        if (block->dirty && block->level == level)
+            copy_block(block, &batch->copies[level][batch->counts[level]++]);
     }
 }
 
-static void take_batch(struct weir_meta *meta, struct batch *batch)
+static void take_batch(struct weir_meta *meta, bool all, struct batch *batch)
 {
     struct weir_node *node = meta->node;
+    unsigned first = meta->lazy_counts && !all ? WEIR_META_TABLE : WEIR_META_COUNTS;
 
     weir_meta_enter(meta);
     if (node->driver->sync)
         node->driver->sync(node);
-    for (unsigned level = 0; level < WEIR_META_LEVELS; level++)
+    *batch = (struct batch){ .quarantine = 0 };
+    for (unsigned level = first; level < WEIR_META_LEVELS; level++)
         copy_level(meta, level, batch);
     batch->quarantine = meta->quarantine_count;
     weir_meta_leave(meta);
@@ -71,8 +104,11 @@ static void settle_batch(struct weir_meta *meta, struct batch *batch, int ret)
             struct weir_meta_block *block = batch->copies[level][i].block;
 
             block->writing = false;
-            if (ret)
-                block->dirty = true; /* what the disk holds is unknown: it is written again */
+            if (ret) { /* what the disk holds is unknown: it is written again */
+                for (unsigned j = 0; j < WEIR_ARRAY_SIZE(block->dirty_pieces); j++)
+                    block->dirty_pieces[j] |= batch->copies[level][i].pieces[j];
+                block->dirty = true;
+            }
             weir_meta_block_pin(block);
             weir_meta_block_unpin(meta, block); /* frees one that was dropped meanwhile */
             free(batch->copies[level][i].data);
@@ -89,8 +125,10 @@ static weir_co_fn int write_level(struct weir_meta *meta, const struct batch *ba
 
     for (unsigned i = 0; i < batch->counts[level] && !ret; i++) {
         const struct copy *copy = &batch->copies[level][i];
+        uint64_t at = 0, offset, length;
 
-        ret = weir_io_write(meta->options.edge, copy->block->offset, copy->block->length, copy->data, 0);
+        for (const char *data = copy->data; !ret && next_run(copy, &at, &offset, &length); data += length)
+            ret = weir_io_write(meta->options.edge, copy->block->offset + offset, length, data, 0);
     }
     return ret;
 }
@@ -118,6 +156,13 @@ static weir_co_fn int write_batch(struct weir_meta *meta, const struct batch *ba
                   batch->counts[WEIR_META_HEADER];
     int ret = write_level(meta, batch, WEIR_META_COUNTS);
 
+    for (unsigned level = WEIR_META_COUNTS_DIRECTORY; level < WEIR_META_TABLE && !ret; level++) {
+        if (!batch->counts[level])
+            continue;
+        ret = weir_io_flush(meta->options.edge);
+        if (!ret)
+            ret = write_level(meta, batch, level);
+    }
     if (!ret && tables)
         ret = flush_below_tables(meta);
     for (unsigned level = WEIR_META_TABLE; level < WEIR_META_LEVELS && !ret; level++) {
@@ -134,26 +179,26 @@ static weir_co_fn int write_batch(struct weir_meta *meta, const struct batch *ba
 }
 
 /* Writes everything back; frees nothing. */
-static weir_co_fn int write_back_locked(struct weir_meta *meta, uint64_t *ret_quarantine)
+static weir_co_fn int write_back_locked(struct weir_meta *meta, bool all, uint64_t *ret_quarantine)
 {
     struct batch batch;
     int ret;
 
-    take_batch(meta, &batch);
+    take_batch(meta, all, &batch);
     ret = write_batch(meta, &batch);
     settle_batch(meta, &batch, ret);
     *ret_quarantine = batch.quarantine;
     return ret;
 }
 
-int weir_meta_write_back(struct weir_node *node)
+static weir_co_fn int write_back(struct weir_node *node, bool all)
 {
     struct weir_meta *meta = node->meta;
     uint64_t quarantine = 0;
     int ret;
 
     weir_co_mutex_lock(&meta->write_back);
-    ret = write_back_locked(meta, &quarantine);
+    ret = write_back_locked(meta, all, &quarantine);
     /* Still under the mutex: the entries that this batch covered are the first ones of the quarantine. */
     if (!ret && quarantine)
         (void)!weir_meta_release(meta, quarantine); /* what stays is tried again; the data is durable */
@@ -161,7 +206,29 @@ int weir_meta_write_back(struct weir_node *node)
     return ret;
 }
 
+int weir_meta_write_back(struct weir_node *node)
+{
+    return write_back(node, false);
+}
+
+int weir_meta_write_back_all(struct weir_node *node)
+{
+    return write_back(node, true);
+}
+
 int weir_meta_sync(struct weir_node *node)
 {
     return weir_meta_write_back(node);
+}
+
+int weir_meta_sync_all(struct weir_node *node)
+{
+    return write_back(node, true);
+}
+
+void weir_meta_lazy_counts(struct weir_node *node, bool lazy)
+{
+    weir_meta_enter(node->meta);
+    node->meta->lazy_counts = lazy;
+    weir_meta_leave(node->meta);
 }

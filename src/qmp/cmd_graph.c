@@ -4,8 +4,10 @@
  */
 #include "gen/commands.h"
 #include "graph/graph.h"
+#include "job/check.h"
 #include "job/create.h"
 #include "qmp/cmd.h"
+#include "qmp/events.h"
 #include <errno.h>
 
 weir_co_fn int qmp_blockdev_add(struct weir_qmp_context *ctx, const struct weir_q_blockdev_options *args,
@@ -29,6 +31,12 @@ weir_co_fn int qmp_blockdev_create(struct weir_qmp_context *ctx,
     return weir_create_start(args->job_id, driver, args->options.json, err);
 }
 
+weir_co_fn int qmp_blockdev_check(struct weir_qmp_context *ctx, const struct weir_q_blockdev_check_args *args,
+                                  json_t **ret_value, struct weir_error **err)
+{
+    return weir_check_start(args->job_id, args->node_name, err);
+}
+
 /* A user of the node for the time of the command: what stands against a resize is found as a permission conflict. */
 weir_co_fn int qmp_block_resize(struct weir_qmp_context *ctx, const struct weir_q_block_resize_args *args,
                                 json_t **ret_value, struct weir_error **err)
@@ -48,4 +56,23 @@ weir_co_fn int qmp_block_resize(struct weir_qmp_context *ctx, const struct weir_
     ret = weir_node_resize(edge, (uint64_t)args->size, err);
     weir_root_detach(edge, WEIR_DRAIN_LIMIT_NS);
     return ret;
+}
+
+/* ---- events ---- */
+
+static struct weir_monitors *event_monitors;
+
+static void image_damaged(const struct weir_damage *damage)
+{
+    if (event_monitors)
+        weir_qmp_event(event_monitors, "BLOCK_IMAGE_CORRUPTED",
+                       json_pack("{s:s, s:s, s:s, s:I, s:b}", "device", "", "node-name", damage->node->name,
+                                 "msg", damage->text, "offset", (json_int_t)damage->offset, "fatal",
+                                 damage->fatal));
+}
+
+void weir_qmp_connect_node_events(struct weir_monitors *monitors)
+{
+    event_monitors = monitors;
+    weir_graph_on_damage(image_damaged);
 }

@@ -6,6 +6,7 @@
  * their users expect.
  */
 #include "gen/commands.h"
+#include "job/check.h"
 #include "job/job.h"
 #include "job/mirror.h"
 #include "qmp/cmd.h"
@@ -108,6 +109,24 @@ static void add_error(json_t *object, const struct weir_job *job)
         json_object_set_new(object, "error", json_string("Operation canceled"));
 }
 
+static void add_check(json_t *object, struct weir_job *job)
+{
+    const char *file, *format;
+    const struct weir_check_result *result = weir_check_result_of(job, &file, &format);
+
+    if (!result)
+        return;
+    json_object_set_new(object, "check",
+                        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "filename", file,
+                                  "format", format, "check-errors", (json_int_t)result->check_errors,
+                                  "image-end-offset", (json_int_t)result->image_end_offset, "corruptions",
+                                  (json_int_t)result->corruptions, "leaks", (json_int_t)result->leaks,
+                                  "total-clusters", (json_int_t)result->total_clusters, "allocated-clusters",
+                                  (json_int_t)result->allocated_clusters, "fragmented-clusters",
+                                  (json_int_t)result->fragmented_clusters, "compressed-clusters",
+                                  (json_int_t)result->compressed_clusters));
+}
+
 weir_co_fn int qmp_query_jobs(struct weir_qmp_context *ctx, const struct weir_q_query_jobs_args *args,
                               json_t **ret_value, struct weir_error **err)
 {
@@ -120,6 +139,7 @@ weir_co_fn int qmp_query_jobs(struct weir_qmp_context *ctx, const struct weir_q_
                          weir_job_status_name(job->status), "current-progress", (json_int_t)job->progress,
                          "total-progress", (json_int_t)job->total);
         add_error(info, job);
+        add_check(info, job);
         json_array_append_new(*ret_value, info);
     }
     return 0;

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "filter/throttle_group.h"
 #include "gen/commands.h"
+#include "graph/describe.h"
 #include "graph/graph.h"
 #include "qmp/cmd.h"
 #include <string.h>
@@ -28,38 +29,6 @@ static unsigned backing_depth(struct weir_node *node)
         node = edge->node;
     }
     return depth;
-}
-
-/* Bytes on the host: a leaf's own word, else the sum of the children that hold data. */
-static weir_co_fn int64_t allocated_size(struct weir_node *node)
-{
-    struct weir_edge *edge;
-    int64_t sum = -1;
-
-    if (node->driver->allocated_size)
-        return node->driver->allocated_size(node);
-    TAILQ_FOREACH (edge, &node->children, in_parent) {
-        int64_t one;
-
-        if (!(edge->role & (WEIR_ROLE_DATA | WEIR_ROLE_METADATA | WEIR_ROLE_FILTERED)))
-            continue;
-        one = allocated_size(edge->node);
-        if (one >= 0)
-            sum = WEIR_MAX(sum, 0) + one;
-    }
-    return sum;
-}
-
-static json_t *image_info(struct weir_node *node, int64_t allocated)
-{
-    json_t *image = json_pack("{s:I, s:s, s:s}", "virtual-size", (json_int_t)weir_node_size(node), "filename",
-                              weir_node_file_name(node), "format", node->driver->name);
-
-    if (allocated >= 0)
-        json_object_set_new(image, "actual-size", json_integer(allocated));
-    if (node->limits.lock_unit)
-        json_object_set_new(image, "cluster-size", json_integer((json_int_t)node->limits.lock_unit));
-    return image;
 }
 
 static json_t *children_info(struct weir_node *node)
@@ -103,7 +72,7 @@ static json_t *node_info(struct weir_node *node, int64_t allocated)
     json_object_set_new(info, "cache",
                         json_pack("{s:b, s:b, s:b}", "writeback", 1, "direct", node->cache_direct, "no-flush",
                                   node->cache_no_flush));
-    json_object_set_new(info, "image", image_info(node, allocated));
+    json_object_set_new(info, "image", weir_node_image_info(node, allocated));
     json_object_set_new(info, "children", children_info(node));
     if (node->in_limbo)
         json_object_set_new(info, "limbo", json_true());
@@ -137,7 +106,7 @@ weir_co_fn int qmp_query_named_block_nodes(struct weir_qmp_context *ctx,
         list_add(&list, node);
     *ret_value = json_array();
     for (unsigned i = 0; i < list.count; i++) {
-        int64_t allocated = list.nodes[i]->in_limbo ? -1 : allocated_size(list.nodes[i]);
+        int64_t allocated = list.nodes[i]->in_limbo ? -1 : weir_node_allocated_size(list.nodes[i]);
 
         json_array_append_new(*ret_value, node_info(list.nodes[i], allocated));
         weir_node_unref(list.nodes[i]);

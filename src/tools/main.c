@@ -17,6 +17,7 @@ struct tool {
 
 static const struct tool tools[] = {
     { "daemon", "qemu-storage-daemon", weir_tool_daemon, "serve block nodes; control over QMP" },
+    { "img", "qemu-img", weir_tool_img, "look at, compare and convert disk images" },
 };
 #define TOOL_COUNT (sizeof(tools) / sizeof(tools[0]))
 

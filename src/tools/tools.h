@@ -11,5 +11,6 @@
  * @program is what messages begin with: the name it was called by. Returns the exit status.
  */
 int weir_tool_daemon(const char *program, int argc, char **argv);
+int weir_tool_img(const char *program, int argc, char **argv);
 
 #endif

@@ -282,8 +282,7 @@ static void read_unit(const struct medium *medium, uint64_t entry, uint64_t inde
     memset(out, 0, unit);
     switch (simfmt_kind(entry)) {
     case SIMFMT_NONE:
-        if (medium->image->backing && index * unit < seed.base_size)
-            weir_sim_file_peek(seed.base, index * unit, out, WEIR_MIN(unit, seed.base_size - index * unit));
+        image_read_behind(medium->image, index * unit, unit, out);
         break;
     case SIMFMT_ZERO:
         break;
@@ -341,7 +340,9 @@ void check_medium(struct image *image, enum check_when when, bool contents)
     struct medium medium = { .image = image };
     bool cut = when == CHECK_AFTER_CUT, first = image == &seed.images[0];
 
-    if (!image->simfmt)
+    if (image->kind == IMAGE_QCOW2)
+        check_qcow2(image, when, contents);
+    if (image->kind != IMAGE_SIMFMT)
         return;
     medium.where = cut ? "the medium after the power cut" : "the medium at the end";
     medium.meta = weir_alloc(image->header.snapshot_offset * 2);

@@ -59,12 +59,12 @@ static enum request_kind draw_kind(void)
 /* Whole units of the zone of all. */
 static void draw_units(uint64_t *ret_offset, uint64_t *ret_length)
 {
-    uint64_t units = seed.shared_sectors * SECTOR / seed.plan.unit;
+    uint64_t unit = seed.plan.guest_unit, units = seed.shared_sectors * SECTOR / unit;
     uint64_t hot = pick(1000000) < seed.plan.hot_ppm ? WEIR_MIN(units, 12u) : units;
     uint64_t at = pick(hot);
 
-    *ret_offset = at * seed.plan.unit;
-    *ret_length = least(1 + pick(4), units - at) * seed.plan.unit;
+    *ret_offset = at * unit;
+    *ret_length = least(1 + pick(4), units - at) * unit;
 }
 
 static void draw_range(const struct queue *queue, enum request_kind kind, bool own, uint64_t *ret_offset,
@@ -80,7 +80,7 @@ static void draw_range(const struct queue *queue, enum request_kind kind, bool o
         draw_units(ret_offset, ret_length);
     } else {
         if (pick(1000000) < seed.plan.hot_ppm)
-            end = WEIR_MIN(end, 12 * seed.plan.unit / SECTOR);
+            end = WEIR_MIN(end, 12 * seed.plan.guest_unit / SECTOR);
         at = pick(end);
         count = 1 + pick(pick(4) ? 12 : 40);
         *ret_offset = at * SECTOR;
@@ -208,7 +208,7 @@ static void check_result(const struct op *op, int result)
     seed.totals.failed_requests++;
     if (result == -ENOSPC)
         seed.totals.no_space++;
-    CHECK(seed.plan.faults || (result == -ENOSPC && (seed.plan.enospc || seed.life > 1)),
+    CHECK(seed.plan.faults || (result == -ENOSPC && (seed.plan.enospc || seed.life > seed.plan.main_life)),
           "%s of %llu bytes at %llu failed: %s", names[op->request.op],
           (unsigned long long)op->request.length, (unsigned long long)op->request.offset, strerror(-result));
 }

@@ -6,6 +6,7 @@
 #include "seed.h"
 
 #include "base/alloc.h"
+#include "format/qcow2/codec.h"
 #include "graph/gate.h"
 #include "io/buffer.h"
 #include "io/io.h"
@@ -43,14 +44,14 @@ void life_may_cut(enum cut_where where)
 {
     const struct plan *plan = &seed.plan;
 
-    if (plan->cut && seed.life == 1 && where == plan->cut_where &&
+    if (plan->cut && seed.life == plan->main_life && where == plan->cut_where &&
         ++seed.cut_counts[where] == plan->cut_after)
         weir_sim_stop();
 }
 
 /* ---- the library's life ---- */
 
-extern const struct weir_driver weir_driver_file, weir_driver_raw;
+extern const struct weir_driver weir_driver_file, weir_driver_raw, weir_driver_qcow2;
 
 static const struct weir_root_ops root_ops = { .kind = "block-backend" };
 
@@ -88,22 +89,26 @@ static weir_co_fn void run_guests(void)
 {
     int64_t deadline = weir_sim_now() + GUESTS_LIMIT_NS;
 
+    bool main = seed.life == seed.plan.main_life;
+
     seed.guests_running = seed.plan.queues;
     seed.operators_running = 0;
     seed.ending = false;
     for (unsigned i = 0; i < seed.plan.queues; i++) {
         struct queue *queue = &seed.queues[i];
 
-        queue->left = seed.life == 1 ? seed.plan.requests : 12;
+        queue->left = main ? seed.plan.requests : 12;
         queue->edge = seed.edges[i % seed.plan.guests];
         weir_co_start(seed.loops[i % seed.plan.guests % seed.plan.loops], guest_run, queue);
     }
-    if (seed.life == 1 || pick(2))
+    if (main || pick(2))
         start_operator(operator_drains);
-    if (seed.life == 1 && seed.plan.snapshots)
+    if (main && seed.plan.snapshots)
         start_operator(operator_snapshots);
-    if (seed.life == 1 && seed.plan.mirrors)
+    if (main && seed.plan.mirrors)
         start_operator(operator_mirrors);
+    if (main && seed.plan.resizes)
+        start_operator(operator_resizes);
     while (__atomic_load_n(&seed.guests_running, __ATOMIC_SEQ_CST) || seed.operators_running) {
         CHECK(weir_sim_now() < deadline || !seed.guests_running, "%u guests are still waiting",
               seed.guests_running);
@@ -155,7 +160,7 @@ static weir_co_fn void live(void *arg)
     weir_graph_init(&weir_io_hooks);
     open_all();
     if (seed.life > 1)
-        check_disk(seed.edges[0], true, true);
+        check_disk(seed.edges[0], seed.was_cut, seed.was_cut);
     plan_faults();
     run_guests();
     weir_sim_heal();
@@ -176,12 +181,14 @@ static void life_main(void *arg)
     weir_driver_register(&weir_driver_file);
     weir_driver_register(&weir_driver_raw);
     weir_driver_register(&weir_driver_simfmt);
+    weir_driver_register(&weir_driver_qcow2);
     CHECK(!weir_runtime_init(NULL), "no runtime");
     weir_co_start(weir_loop_control(), live, NULL);
     weir_runtime_run();
     CHECK(!weir_co_alive(), "%u coroutines are left at the end", weir_co_alive());
     weir_runtime_done();
     weir_buffer_trim();
+    qcow2_codec_trim();
 }
 
 /* ---- the world around it ---- */
@@ -244,10 +251,26 @@ static void cut_and_go_on(bool running)
     weir_sim_power_cut();
     weir_sim_heap_forget();
     seed.totals.power_cuts++;
+    seed.was_cut = true;
     check_all_mediums(CHECK_AFTER_CUT);
+    image_snapshot_offline();
     seed.totals.second_lives++;
     CHECK(run_life(), "a second life was cut");
     check_all_mediums(CHECK_AT_END);
+}
+
+/* A life before the main one: it ends in good order, the power goes, and nothing may be missing. */
+static void quiet_life(void)
+{
+    CHECK(run_life(), "a quiet life was cut");
+    check_all_mediums(CHECK_AT_END);
+    seed.flushed = history_tick();
+    for (unsigned q = 0; q < seed.plan.queues; q++)
+        shadow_flushed(&seed.queues[q].zone);
+    weir_sim_power_cut();
+    weir_sim_heap_forget();
+    check_all_mediums(CHECK_AT_END);
+    image_snapshot_offline();
 }
 
 static void sum_up(void)
@@ -279,7 +302,7 @@ static void end_world(void)
     seed_fail("%zu allocations are left at the end", weir_sim_heap_live());
 }
 
-void seed_run(uint64_t number, uint64_t heap_shift)
+void seed_run(uint64_t number, uint64_t heap_shift, bool show)
 {
     struct weir_sim_profile profile;
 
@@ -293,11 +316,15 @@ void seed_run(uint64_t number, uint64_t heap_shift)
     weir_sim_set_profile(&profile);
     guest_setup();
     image_make_all();
-    image_fill_base();
+    image_fill_all();
     for (uint64_t s = 0; s < seed.shared_sectors; s++)
         history_settle(s, image_initial(s));
+    if (show)
+        plan_show();
     if (heap_shift)
         weir_sim_heap_shift(heap_shift);
+    while (seed.life + 1 < seed.plan.main_life)
+        quiet_life();
     if (!run_life())
         cut_and_go_on(true);
     else if (flushes_failed())

@@ -24,7 +24,7 @@
 #define JOBS_MAX 64u
 /* Real seconds that one seed may take, even under a sanitizer on a busy machine. */
 #define SEED_SECONDS 120u
-#define FAILURES_MAX 10u
+#define FAILURES_MAX 40u
 #define TWICE_EVERY 100u
 #define HEAP_SHIFT 77u
 
@@ -75,7 +75,7 @@ static _Noreturn void child(struct slot *slot, struct result *result)
         if (dup2(slot->text, STDERR_FILENO) < 0)
             _exit(4);
     }
-    seed_run(slot->seed, slot->again ? HEAP_SHIFT : 0);
+    seed_run(slot->seed, slot->again ? HEAP_SHIFT : 0, options.one);
     result->hash = seed.hash;
     result->totals = seed.totals;
     result->totals.range_lock_waits = weir_law_counts[WEIR_LAW_COUNT_RANGE_WAITS];

@@ -303,13 +303,16 @@ static weir_co_fn bool mirror_once(struct image *target)
     struct weir_job *job;
 
     memcpy(run.source, seed.images[seed.current].name, sizeof(run.source));
-    if (!image_open(target))
-        return false;
-    if (!start(&run)) {
-        (void)!weir_node_del(target->name, NULL);
+    seed.mirroring = true;
+    if (!image_open(target)) {
+        seed.mirroring = false;
         return false;
     }
-    seed.mirroring = true;
+    if (!start(&run)) {
+        (void)!weir_node_del(target->name, NULL);
+        seed.mirroring = false;
+        return false;
+    }
     job = job_now();
     CHECK(job, "there is no job");
     end(&run, job);
@@ -323,7 +326,9 @@ weir_co_fn void operator_mirrors(void *arg)
 {
     for (unsigned i = 1; i <= seed.plan.mirrors && !seed.ending; i++) {
         sleep_some(5000000);
-        if (!mirror_once(&seed.images[i]))
+        while (seed.resizing && !seed.ending)
+            sleep_some(1000000);
+        if (seed.resizing || !mirror_once(&seed.images[i]))
             break;
     }
     seed.operators_running--;

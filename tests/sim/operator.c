@@ -157,3 +157,93 @@ weir_co_fn void operator_snapshots(void *arg)
     weir_root_detach(edge, -1);
     seed.operators_running--;
 }
+
+/* ---- changes of size ---- */
+
+static uint64_t tail_stamp(uint64_t sector)
+{
+    return ((uint64_t)1 << 40) + 2 * sector;
+}
+
+static weir_co_fn int tail_io(struct weir_edge *edge, enum weir_op op, uint64_t offset, uint8_t *bytes,
+                              uint64_t length)
+{
+    struct iovec iov = { bytes, length };
+    struct weir_request request = weir_request_make(op, offset, length, &iov, 1, 0);
+
+    return weir_root_io(edge, &request);
+}
+
+/* Nobody but the operator knows what lies behind the guests' disk: it is zero, then what was written last. */
+static weir_co_fn void use_tail(struct weir_edge *edge, uint64_t end)
+{
+    uint64_t start = weir_align_up(seed.plan.size, SECTOR), length = end - start;
+    uint8_t *bytes = weir_try_alloc(length, 4096);
+    int ret = tail_io(edge, WEIR_OP_READ, start, bytes, length);
+
+    for (uint64_t i = 0; i < length && !ret; i++)
+        CHECK(!bytes[i], "byte %llu of a disk that has grown is %u", (unsigned long long)(start + i),
+              bytes[i]);
+    for (uint64_t i = 0; i < length && !ret && pick(4); i += SECTOR)
+        sector_fill(bytes + i, tail_stamp(i / SECTOR));
+    if (!ret)
+        ret = tail_io(edge, WEIR_OP_WRITE, start, bytes, length);
+    if (!ret)
+        ret = tail_io(edge, WEIR_OP_READ, start, bytes, length);
+    for (uint64_t i = 0, value; i < length && !ret; i += SECTOR)
+        CHECK(sector_value(bytes + i, 0, SECTOR, &value) && (!value || value == tail_stamp(i / SECTOR)),
+              "sector %llu of a disk that has grown is wrong", (unsigned long long)((start + i) / SECTOR));
+    CHECK(!ret || seed.plan.enospc || seed.plan.faults, "behind the guests' disk: %s", strerror(-ret));
+    free(bytes);
+}
+
+/* Grows, uses what is new, and goes back, maybe in steps. */
+static weir_co_fn void resize_once(struct weir_edge *edge)
+{
+    uint64_t size = seed.plan.size, start = weir_align_up(size, SECTOR);
+    uint64_t end = start + (1 + pick(pick(3) ? 64 : 1200)) * SECTOR;
+    WEIR_AUTO_ERROR err = NULL;
+    int ret = weir_node_resize(edge, end, &err);
+
+    life_may_cut(CUT_AT_RESIZE);
+    CHECK(!ret || seed.plan.enospc || seed.plan.faults, "growing: %s", weir_error_text(err));
+    if (!ret && pick(4))
+        use_tail(edge, end);
+    weir_error_free(weir_steal(&err));
+    while (weir_node_size(edge->node) != size) {
+        uint64_t now = weir_node_size(edge->node);
+
+        CHECK(now > size, "a disk of %llu bytes has %llu", (unsigned long long)size, (unsigned long long)now);
+        ret = weir_node_resize(
+            edge, now > start && pick(2) ? start + pick((now - start) / SECTOR) * SECTOR : size, &err);
+        CHECK(!ret || seed.plan.enospc || seed.plan.faults, "shrinking: %s", weir_error_text(err));
+        if (ret)
+            return;
+        seed.totals.resizes++;
+        life_may_cut(CUT_AT_RESIZE);
+    }
+}
+
+weir_co_fn void operator_resizes(void *arg)
+{
+    unsigned perm = WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE | WEIR_PERM_RESIZE;
+
+    for (unsigned i = 0; i < seed.plan.resizes && !seed.ending; i++) {
+        struct weir_node *node;
+        struct weir_edge *edge;
+
+        weir_co_sleep((int64_t)pick(8000000));
+        node = seed.edges[0]->node;
+        /* A job keeps the size of its nodes as it is, also what is left of one. */
+        if (seed.mirroring || weir_sim_now() < seed.calm_ns || seed.images[seed.current].kind != IMAGE_QCOW2)
+            continue;
+        if (seed.resizing) /* a fault kept it from going back: what lies behind is not known any more */
+            break;
+        seed.resizing = true;
+        edge = life_attach(node, "resizer", perm);
+        resize_once(edge);
+        seed.resizing = weir_node_size(node) != seed.plan.size;
+        weir_root_detach(edge, -1);
+    }
+    seed.operators_running--;
+}

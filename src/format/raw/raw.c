@@ -82,16 +82,25 @@ static int raw_map(struct weir_node *node, enum weir_op op, uint64_t offset, uin
                    struct weir_extent *extent, struct weir_need *need)
 {
     const struct raw_state *raw = weir_node_state(node);
+    /* A format above makes a window without an end grow with its file; one with an end takes no such request. */
+    uint64_t end = raw->fixed ? weir_node_size(node) : INT64_MAX - raw->offset;
 
     *extent = (struct weir_extent){
         .where = WEIR_DATA,
         .offset = 0,
-        .length = weir_node_size(node),
+        .length = end,
         .edge = raw->file,
         .child_offset = raw->offset,
-        .child_length = weir_node_size(node),
+        .child_length = end,
     };
     return 0;
+}
+
+static void raw_limits(struct weir_node *node, struct weir_limits *limits)
+{
+    const struct raw_state *raw = weir_node_state(node);
+
+    limits->grows = limits->grows && !raw->fixed;
 }
 
 static weir_co_fn int raw_resize(struct weir_node *node, uint64_t size, struct weir_error **err)
@@ -127,6 +136,7 @@ static const struct weir_driver raw_window = {
     .options = &weir_schema_opts_raw,
     .open = raw_open,
     .close = raw_close,
+    .limits = raw_limits,
     .map = raw_map,
     .resize = raw_resize,
 };

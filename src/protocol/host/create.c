@@ -129,6 +129,8 @@ static weir_co_fn int host_create(const void *options, struct weir_error **err)
     };
     int ret;
 
+    if (create.preallocation == WEIR_Q_PREALLOC_MODE_METADATA)
+        return weir_error_set(err, -ENOTSUP, "Unsupported preallocation mode: metadata");
     if (opts->size > INT64_MAX)
         return weir_error_set_errno(err, -EFBIG, "Could not create '%s'", create.path);
     ret = weir_co_work(run_open, &create);

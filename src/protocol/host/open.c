@@ -261,6 +261,7 @@ void weir_host_limits(struct weir_node *node, struct weir_limits *limits)
     limits->request_align = host->direct ? host->logical_block : 1;
     limits->memory_align = host->direct ? host->memory_align : 1;
     limits->transfer_max = TRANSFER_MAX;
+    limits->grows = !device;
     limits->iov_max = 1024;
     if (device)
         limits->zero_align = host->logical_block;

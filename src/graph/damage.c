@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Word of damaged images goes to the control loop, and from there to whoever listens.
+ */
+#include "base/alloc.h"
+#include "co/co.h"
+#include "graph/graph.h"
+
+struct report {
+    struct weir_call call;
+    struct weir_damage damage;
+};
+
+static void (*damage_listener)(const struct weir_damage *damage);
+
+void weir_graph_on_damage(void (*listener)(const struct weir_damage *damage))
+{
+    damage_listener = listener;
+}
+
+static void deliver(struct weir_call *call)
+{
+    struct report *report = weir_container_of(call, struct report, call);
+
+    if (damage_listener)
+        damage_listener(&report->damage);
+    weir_node_unref(report->damage.node);
+    free(report);
+}
+
+void weir_node_damaged(struct weir_node *node, const char *text, uint64_t offset, bool fatal)
+{
+    struct report *report = weir_new(struct report);
+
+    report->damage = (struct weir_damage){ weir_node_ref(node), text, offset, fatal };
+    report->call.run = deliver;
+    weir_loop_call(weir_loop_control(), &report->call);
+}

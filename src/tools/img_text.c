@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What weir img prints: messages, sizes, JSON, progress.
+ *
+ * The members of JSON objects come in a fixed order, the one that qemu-img prints them in: people compare outputs
+ * as text, and a few scripts take lines by number.
+ */
+#include "tools/img.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static void begin(const struct img *img)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: ", img->program);
+}
+
+void img_complain(const struct img *img, const char *format, ...)
+{
+    va_list args;
+
+    begin(img);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+int img_usage(const struct img *img, const char *format, ...)
+{
+    va_list args;
+
+    begin(img);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nTry '%s --help' for more information\n", img->program);
+    return 1;
+}
+
+void img_fail(const struct img *img, struct weir_error *err, const char *prefix, ...)
+{
+    char before[1200];
+    va_list args;
+
+    va_start(args, prefix);
+    (void)vsnprintf(before, sizeof(before), prefix, args);
+    va_end(args);
+    begin(img);
+    fprintf(stderr, "%s%s%s\n", before, *before ? ": " : "", weir_error_text(err));
+    if (weir_error_hint_text(err))
+        fprintf(stderr, "%s\n", weir_error_hint_text(err));
+    weir_error_free(err);
+}
+
+void img_human_size(uint64_t bytes, char text[32])
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    double value = (double)bytes;
+    unsigned unit = 0;
+
+    for (; value >= 1000 && unit + 1 < WEIR_ARRAY_SIZE(units); unit++)
+        value /= 1024;
+    (void)snprintf(text, 32, "%0.3g %s", value, units[unit]);
+}
+
+/* ---- JSON ---- */
+
+static const char *const key_order[] = {
+    "icount",
+    "vm-clock-nsec",
+    "image-end-offset",
+    "compressed-clusters",
+    "total-clusters",
+    "corruptions",
+    "corruptions-fixed",
+    "check-errors",
+    "leaks",
+    "leaks-fixed",
+    "allocated-clusters",
+    "flags",
+    "name",
+    "granularity",
+    "date-sec",
+    "date-nsec",
+    "vm-clock-sec",
+    "id",
+    "vm-state-size",
+    "snapshots",
+    "backing-filename-format",
+    "virtual-size",
+    "filename",
+    "cluster-size",
+    "format",
+    "actual-size",
+    "fragmented-clusters",
+    "type",
+    "data",
+    "compat",
+    "compression-type",
+    "lazy-refcounts",
+    "bitmaps",
+    "refcount-bits",
+    "data-file",
+    "data-file-raw",
+    "corrupt",
+    "extended-l2",
+    "format-specific",
+    "full-backing-filename",
+    "backing-filename",
+    "dirty-flag",
+};
+
+static unsigned rank(const char *key)
+{
+    unsigned i = 0;
+
+    while (i < WEIR_ARRAY_SIZE(key_order) && strcmp(key_order[i], key) != 0)
+        i++;
+    return i;
+}
+
+const char **img_json_keys(const json_t *object)
+{
+    size_t count = json_object_size(object), n = 0;
+    const char **keys = weir_new_array(const char *, count + 1);
+    json_t *walked = json_incref((json_t *)(uintptr_t)object);
+
+    /* What has no rank keeps its place among the others of its kind, behind the known ones. */
+    for (void *iter = json_object_iter(walked); iter; iter = json_object_iter_next(walked, iter)) {
+        const char *key = json_object_iter_key(iter);
+        size_t at = n++;
+
+        for (; at && rank(keys[at - 1]) > rank(key); at--)
+            keys[at] = keys[at - 1];
+        keys[at] = key;
+    }
+    json_decref(walked);
+    return keys;
+}
+
+static void indent(unsigned level)
+{
+    printf("%*s", (int)(4 * level), "");
+}
+
+static void print_value(const json_t *value, unsigned level);
+
+static void print_object(const json_t *object, unsigned level)
+{
+    weir_autofree const char **keys = img_json_keys(object);
+
+    printf("{\n");
+    for (unsigned i = 0; keys[i]; i++) {
+        indent(level + 1);
+        printf("\"%s\": ", keys[i]);
+        print_value(json_object_get(object, keys[i]), level + 1);
+        printf("%s\n", keys[i + 1] ? "," : "");
+    }
+    indent(level);
+    printf("}");
+}
+
+static void print_array(const json_t *array, unsigned level)
+{
+    size_t count = json_array_size(array);
+
+    printf("[\n");
+    for (size_t i = 0; i < count; i++) {
+        indent(level + 1);
+        print_value(json_array_get(array, i), level + 1);
+        printf("%s\n", i + 1 < count ? "," : "");
+    }
+    indent(level);
+    printf("]");
+}
+
+/* The depth is that of what the tool itself made. */
+static void print_value(const json_t *value, unsigned level)
+{
+    weir_autofree char *text = NULL;
+
+    if (json_is_object(value)) {
+        print_object(value, level);
+    } else if (json_is_array(value)) {
+        print_array(value, level);
+    } else {
+        text = json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+        printf("%s", text ? text : "null");
+    }
+}
+
+void img_print_json(const json_t *value)
+{
+    print_value(value, 0);
+    printf("\n");
+}
+
+/* ---- progress ---- */
+
+void img_progress_set(struct img_progress *progress, uint64_t done, uint64_t total)
+{
+    double percent = total ? 100.0 * (double)done / (double)total : 100;
+
+    if (!progress->on)
+        return;
+    if (progress->begun && percent < 100 && percent < progress->last + 1)
+        return;
+    progress->begun = true;
+    progress->last = percent;
+    printf("    (%3.2f/100%%)\r", percent);
+    fflush(stdout);
+}
+
+void img_progress_end(struct img_progress *progress)
+{
+    if (progress->on && progress->begun)
+        printf("\n");
+}
