@@ -223,7 +223,7 @@ static int look_at_block(struct weir_node *node, uint64_t cluster, const void **
     }
     if (ret)
         return ret;
-    *ret_block = weir_meta_peek(node, offset);
+    *ret_block = weir_meta_peek_level(node, offset, WEIR_META_COUNTS);
     return *ret_block ? 0
                       : weir_meta_need(node, need, offset, qcow2_cluster_size(&q->header), WEIR_META_COUNTS);
 }

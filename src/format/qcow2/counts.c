@@ -83,7 +83,7 @@ static void *find_block(struct weir_node *node, uint64_t cluster, uint64_t *ret_
     *ret_index = cluster % entries;
     if (qcow2_block_offset(node, cluster / entries, &offset) || !offset)
         return NULL;
-    return weir_meta_find(node, offset);
+    return weir_meta_find_level(node, offset, WEIR_META_COUNTS);
 }
 
 int qcow2_count_pin(struct weir_node *node, uint64_t cluster, struct weir_need *need)
@@ -92,7 +92,7 @@ int qcow2_count_pin(struct weir_node *node, uint64_t cluster, struct weir_need *
     uint64_t offset;
     int ret = qcow2_block_offset(node, cluster / qcow2_block_entries(&q->header), &offset);
 
-    if (ret || !offset || weir_meta_find(node, offset))
+    if (ret || !offset || weir_meta_find_level(node, offset, WEIR_META_COUNTS))
         return ret;
     return weir_meta_need(node, need, offset, qcow2_cluster_size(&q->header), WEIR_META_COUNTS);
 }

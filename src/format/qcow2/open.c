@@ -385,7 +385,7 @@ static weir_co_fn int repair(struct weir_node *node, struct weir_error **err)
 
     if (ret)
         return ret;
-    if (result.check_errors || result.corruptions > result.corruptions_fixed)
+    if (result.check_errors || result.corruptions) /* what is left */
         return weir_error_set(err, -EIO, "Could not repair dirty image");
     ret = weir_io_read(q->file, 0, QCOW2_HEADER_MAX, q->header_bytes);
     return ret ? weir_error_set_errno(err, ret, "Could not read qcow2 header")

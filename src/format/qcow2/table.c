@@ -58,7 +58,7 @@ static int load(struct weir_node *node, uint64_t table_offset, uint64_t **ret_ta
 {
     const struct qcow2 *q = node->state;
 
-    *ret_table = weir_meta_find(node, table_offset);
+    *ret_table = weir_meta_find_level(node, table_offset, WEIR_META_TABLE);
     return *ret_table
                ? 0
                : weir_meta_need(node, need, table_offset, qcow2_cluster_size(&q->header), WEIR_META_TABLE);
