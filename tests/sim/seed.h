@@ -82,7 +82,7 @@
     X(qcow2_count_tables_moved, 5) \
     X(qcow2_snapshots, 100)        \
     X(qcow2_snapshots_kept, 150)   \
-    X(qcow2_leaks_after_cut, 100)  \
+    X(qcow2_leaks_after_cut, 30)   \
     X(qcow2_dirty_after_cut, 10)   \
     X(qcow2_deep_chains, 50)       \
     X(resizes, 200)                \
