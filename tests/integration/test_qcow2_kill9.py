@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """kill -9 at random moments under allocating load on a qcow2 image.
 
-qemu-img is the judge: no errors (leaks are allowed), and every write that was acknowledged as durable - with FUA, or by a
-flush that was issued after it - is there. Tables live in the process until a flush, as the cache of a disk does: a write
-that was acknowledged and not flushed may be there or not. WEIR_KILLS says how many times (default 6).
+qemu-img is the judge: no errors (leaks are allowed), and every write that was acknowledged as durable - with FUA, or by
+a flush that was issued after it - is there. Tables live in the process until a flush, as the cache of a disk does: a
+write that was acknowledged and not flushed may be there or not. WEIR_KILLS says how many times (default 6).
 """
 import os
 import random
@@ -112,7 +112,8 @@ def test_qcow2_kill9(start, tmp, round_number):
     run('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', OPTIONS[round_number % len(OPTIONS)], str(path), str(SIZE))
     daemon = start()
     daemon.serve_nbd()
-    daemon.qmp('blockdev-add', {'driver': 'qcow2', 'node-name': 'disk', 'file': {'driver': 'file', 'filename': str(path)}})
+    daemon.qmp('blockdev-add', {'driver': 'qcow2', 'node-name': 'disk',
+                                'file': {'driver': 'file', 'filename': str(path)}})
     uri = daemon.export('disk')
     writers = [Writer(uri, i, random.Random(rnd.random())) for i in range(CLIENTS)]
     for writer in writers:
