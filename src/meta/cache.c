@@ -9,7 +9,9 @@
 #include "meta/internal.h"
 
 #include "base/alloc.h"
+#include "base/law.h"
 #include "io/io.h"
+#include "sys/sys.h"
 
 struct weir_meta_block *weir_meta_block_find(struct weir_meta *meta, uint64_t offset)
 {
@@ -139,6 +141,10 @@ int weir_meta_block_load(struct weir_meta *meta, uint64_t offset, uint64_t lengt
             weir_co_queue_wait(&meta->changed, &meta->node->io->monitor);
             continue;
         }
+        if (block && (block->length != length || block->level != level)) {
+            ret = -EIO; /* the image says that two different tables are here */
+            break;
+        }
         if (block) {
             weir_meta_block_pin(block);
             break;
@@ -182,8 +188,10 @@ static void collect_pin(struct weir_meta *meta, struct weir_meta_block *block)
 
 void *weir_meta_find(struct weir_node *node, uint64_t offset)
 {
-    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+    struct weir_meta_block *block;
 
+    WEIR_LAW_PREEMPT();
+    block = weir_meta_block_find(node->meta, offset);
     if (!block || block->loading)
         return NULL;
     TAILQ_REMOVE(&node->meta->lru, block, lru);
@@ -200,6 +208,23 @@ void *weir_meta_peek(struct weir_node *node, uint64_t offset)
     return block && !block->loading ? block->data : NULL;
 }
 
+static bool is_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level)
+{
+    const struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+
+    return block && block->level == level;
+}
+
+void *weir_meta_find_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level)
+{
+    return is_level(node, offset, level) ? weir_meta_find(node, offset) : NULL;
+}
+
+void *weir_meta_peek_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level)
+{
+    return is_level(node, offset, level) ? weir_meta_peek(node, offset) : NULL;
+}
+
 int weir_meta_need(struct weir_node *node, struct weir_need *need, uint64_t offset, uint64_t length,
                    enum weir_meta_level level)
 {
@@ -211,11 +236,9 @@ void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length,
 {
     struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
 
-    if (block && block->loading)
+    if (block && (block->loading || block->length != length || block->level != level))
         return NULL;
-    if (block) {
-        WEIR_ASSERT(block->length == length && block->level == level);
-    } else {
+    if (!block) {
         (void)evict(node->meta, length); /* else the cache grows until the next load */
         block = block_add(node->meta, offset, length, level);
         if (!block)
@@ -239,7 +262,8 @@ int weir_meta_put(struct weir_node *node, uint64_t offset, uint64_t length, enum
     }
     if (!block)
         return -ENOMEM;
-    WEIR_ASSERT(!block->loading && block->length == length && block->level == level);
+    if (block->loading || block->length != length || block->level != level)
+        return -EIO; /* the image says that two different tables are here */
     __builtin_memcpy(block->data, data, length);
     weir_meta_block_mark_all(block);
     return 0;
@@ -250,6 +274,7 @@ void weir_meta_dirty(struct weir_node *node, void *data)
     struct weir_meta_block *block;
     const char *at = data;
 
+    WEIR_LAW_PREEMPT();
     /* Newest first: what was just found stands at the end. */
     TAILQ_FOREACH_REVERSE(block, &node->meta->lru, weir_meta_blocks, lru)
     {

@@ -51,6 +51,12 @@ void weir_meta_done(struct weir_node *node) weir_co_fn;
 void *weir_meta_find(struct weir_node *node, uint64_t offset);
 /* The same without keeping it in memory for the commit: for looking through tables that will not be changed. */
 void *weir_meta_peek(struct weir_node *node, uint64_t offset);
+/*
+ * The same where an image says where its tables are, as it may say that two are at one place: NULL too where the
+ * cache holds another kind of table there; loading this one then fails with -EIO.
+ */
+void *weir_meta_find_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level);
+void *weir_meta_peek_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level);
 /* Fills @need for a table of @length bytes and returns WEIR_NEED. */
 int weir_meta_need(struct weir_node *node, struct weir_need *need, uint64_t offset, uint64_t length,
                    enum weir_meta_level level);
@@ -80,7 +86,8 @@ void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t 
  * nothing points to the range any more. Once that is durable the child is told to discard it, unless somebody uses
  * or has mapped it again by then. release() is not called.
  */
-void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length);
+void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset,
+                             uint64_t length);
 
 /* ---- outside the monitor ---- */
 /* Enters and leaves it: for open, resize and the like, which change tables without a request. Nothing waits inside. */

@@ -80,14 +80,27 @@ static void copy_level(struct weir_meta *meta, unsigned level, struct batch *bat
     }
 }
 
+/* Counts may wait, but not the header, which says more than where they are. */
+static bool counts_may_wait(const struct weir_meta *meta)
+{
+    const struct weir_meta_block *block;
+
+    TAILQ_FOREACH (block, &meta->lru, lru) {
+        if (block->dirty && block->level == WEIR_META_COUNTS_HEADER)
+            return false;
+    }
+    return meta->lazy_counts;
+}
+
 static void take_batch(struct weir_meta *meta, bool all, struct batch *batch)
 {
     struct weir_node *node = meta->node;
-    unsigned first = meta->lazy_counts && !all ? WEIR_META_TABLE : WEIR_META_COUNTS;
+    unsigned first;
 
     weir_meta_enter(meta);
     if (node->driver->sync)
         node->driver->sync(node);
+    first = !all && counts_may_wait(meta) ? WEIR_META_TABLE : WEIR_META_COUNTS;
     *batch = (struct batch){ .quarantine = 0 };
     for (unsigned level = first; level < WEIR_META_LEVELS; level++)
         copy_level(meta, level, batch);

@@ -282,7 +282,8 @@ static weir_co_fn int make_target(const struct convert *convert, const struct ar
     json_t *values = json_object();
     int ret = -EINVAL;
 
-    if (!format || target_values(convert, arguments, format, values, &err)) {
+    if (!format || !img_path(arguments->target, &err) ||
+        target_values(convert, arguments, format, values, &err)) {
         img_fail(convert->img, err, "%s", "");
     } else if (arguments->compressed && !weir_driver_find(format->name)->encode) {
         img_complain(convert->img, "Compression not supported for this file format");

@@ -83,7 +83,7 @@ static void *find_block(struct weir_node *node, uint64_t cluster, uint64_t *ret_
     *ret_index = cluster % entries;
     if (qcow2_block_offset(node, cluster / entries, &offset) || !offset)
         return NULL;
-    return weir_meta_find(node, offset);
+    return weir_meta_find_level(node, offset, WEIR_META_COUNTS);
 }
 
 int qcow2_count_pin(struct weir_node *node, uint64_t cluster, struct weir_need *need)
@@ -92,7 +92,7 @@ int qcow2_count_pin(struct weir_node *node, uint64_t cluster, struct weir_need *
     uint64_t offset;
     int ret = qcow2_block_offset(node, cluster / qcow2_block_entries(&q->header), &offset);
 
-    if (ret || !offset || weir_meta_find(node, offset))
+    if (ret || !offset || weir_meta_find_level(node, offset, WEIR_META_COUNTS))
         return ret;
     return weir_meta_need(node, need, offset, qcow2_cluster_size(&q->header), WEIR_META_COUNTS);
 }
@@ -177,7 +177,8 @@ void qcow2_drop(struct weir_node *node, uint64_t first, uint64_t clusters, enum 
         uint64_t count = qcow2_count(node, cluster);
         bool last;
 
-        if (count <= claim->dropped) { /* counted too low: nobody may take it from the others */
+        /* Counted too low, or a table in use in a damaged image: nobody may take it from the others. */
+        if (count <= claim->dropped || qcow2_in_use(node, cluster, 1)) {
             claim_settle(q, claim);
             continue;
         }
@@ -205,6 +206,8 @@ static void forget_tables(struct weir_node *node, uint64_t cluster)
     const struct qcow2 *q = node->state;
     uint64_t size = qcow2_cluster_size(&q->header), piece = qcow2_directory_piece(&q->header);
 
+    if (qcow2_in_use(node, cluster, 1)) /* counted too low: it still is one */
+        return;
     for (uint64_t at = 0; at < size; at += piece)
         weir_meta_forget(node, cluster * size + at);
 }
