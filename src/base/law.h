@@ -27,9 +27,12 @@ extern unsigned weir_laws_off;
 extern uint64_t weir_law_counts[WEIR_LAW_COUNTS];
 #define WEIR_LAW(law) (!(weir_laws_off & (1u << (law))))
 #define WEIR_LAW_COUNT(what) (weir_law_counts[what]++)
+/* Another loop may run here, were it not for the monitor. For code that stands above src/sys. */
+#define WEIR_LAW_PREEMPT() (weir_sys->thread.preempt())
 #else
 #define WEIR_LAW(law) 1
 #define WEIR_LAW_COUNT(what) ((void)0)
+#define WEIR_LAW_PREEMPT() ((void)0)
 #endif
 
 #endif

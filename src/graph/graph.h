@@ -57,8 +57,8 @@ struct weir_node *weir_graph_limbo_next(struct weir_node *node); /* NULL: the fi
 
 /* ---- damaged images ---- */
 /*
- * A driver has found the metadata of @node damaged (@text: what, static; @offset: where, bytes); @fatal: it takes no more
- * writes. Any loop, also inside the monitor; the listener is called on the control loop.
+ * A driver has found the metadata of @node damaged (@text: what, static; @offset: where, bytes); @fatal: it takes no
+ * more writes. Any loop, also inside the monitor; the listener is called on the control loop.
  */
 void weir_node_damaged(struct weir_node *node, const char *text, uint64_t offset, bool fatal);
 struct weir_damage {

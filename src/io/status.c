@@ -43,8 +43,9 @@ static weir_co_fn int leaf_status(struct weir_node *node, uint64_t offset, uint6
 }
 
 /*
- * Whether the file of a format that allocates has many holes, as it has when its space was reserved and not written: only
- * then is each extent worth a question to the host. Found out once; where the host does not say, it is asked each time.
+ * Whether the file of a format that allocates has many holes, as it has when its space was reserved and not written:
+ * only then is each extent worth a question to the host. Found out once; where the host does not say, it is asked each
+ * time.
  */
 static weir_co_fn bool has_many_holes(struct weir_node *node, struct weir_node *file)
 {

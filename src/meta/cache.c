@@ -9,7 +9,9 @@
 #include "meta/internal.h"
 
 #include "base/alloc.h"
+#include "base/law.h"
 #include "io/io.h"
+#include "sys/sys.h"
 
 struct weir_meta_block *weir_meta_block_find(struct weir_meta *meta, uint64_t offset)
 {
@@ -186,8 +188,10 @@ static void collect_pin(struct weir_meta *meta, struct weir_meta_block *block)
 
 void *weir_meta_find(struct weir_node *node, uint64_t offset)
 {
-    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+    struct weir_meta_block *block;
 
+    WEIR_LAW_PREEMPT();
+    block = weir_meta_block_find(node->meta, offset);
     if (!block || block->loading)
         return NULL;
     TAILQ_REMOVE(&node->meta->lru, block, lru);
@@ -270,6 +274,7 @@ void weir_meta_dirty(struct weir_node *node, void *data)
     struct weir_meta_block *block;
     const char *at = data;
 
+    WEIR_LAW_PREEMPT();
     /* Newest first: what was just found stands at the end. */
     TAILQ_FOREACH_REVERSE(block, &node->meta->lru, weir_meta_blocks, lru)
     {

@@ -96,5 +96,6 @@ const struct weir_sys weir_sys_real = {
         .passed_fds = weir_real_process_passed_fds,
         .notify = weir_real_process_notify,
         .log_line = weir_real_process_log_line,
+        .flush_output = weir_real_process_flush_output,
     },
 };

@@ -69,6 +69,7 @@ int weir_real_process_pid(void);
 int weir_real_process_passed_fds(void);
 int weir_real_process_notify(const char *state);
 void weir_real_process_log_line(const char *text, size_t length);
+int weir_real_process_flush_output(void);
 
 /* The most worker threads, and how long one without work stays (ns). */
 #define WEIR_REAL_WORKERS_MAX 64

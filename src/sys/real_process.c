@@ -248,3 +248,10 @@ void weir_real_process_log_line(const char *text, size_t length)
         length -= (size_t)written;
     }
 }
+
+int weir_real_process_flush_output(void)
+{
+    if (fflush(stdout))
+        return -errno;
+    return ferror(stdout) ? -EIO : 0;
+}

@@ -230,6 +230,8 @@ struct weir_sys_process_ops {
     int (*notify)(const char *state);
     /* Writes @text to the standard error, whole lines, in one piece where the system can. Any thread. */
     void (*log_line)(const char *text, size_t length);
+    /* Hands over what was printed to the standard output so far; a negative errno when it could not be written. */
+    int (*flush_output)(void);
 };
 #define WEIR_SYS_PASSED_FD 3
 

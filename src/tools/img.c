@@ -77,7 +77,7 @@ static weir_co_fn void img_main(void *arg)
     img->status = img->command->run(img, img->argc, img->argv);
     weir_graph_done(STOP_LIMIT_NS);
     if (weir_graph_limbo_count() || weir_iothreads_done(STOP_LIMIT_NS)) {
-        fflush(stdout);
+        (void)!weir_sys->process.flush_output();
         img_complain(img, "requests that hang in the host are left behind");
         weir_sys->process.exit_now(img->status ? img->status : 1);
     }
@@ -98,7 +98,7 @@ static int run(struct img *img)
     weir_co_start(weir_loop_control(), img_main, img);
     weir_runtime_run();
     weir_buffer_trim();
-    if (fflush(stdout) && !img->status) {
+    if (weir_sys->process.flush_output() < 0 && !img->status) {
         img_complain(img, "could not write the output");
         return 1;
     }

@@ -116,8 +116,8 @@ struct img_common {
     bool json, quiet, progress;
 };
 /*
- * Takes option @c (-h -f -q -p -U --output --image-opts --object): -1 to go on, or the exit status; options that it does
- * not know end in a status of 1, as they were complained about.
+ * Takes option @c (-h -f -q -p -U --output --image-opts --object): -1 to go on, or the exit status; what it does not
+ * know was complained about already and ends in a status of 1.
  */
 int img_common_option(const struct img *img, int c, struct img_common *common);
 /* -1 unless the options of an image contradict each other: complains. */

@@ -8,6 +8,7 @@
 #include "tools/img.h"
 
 #include "graph/graph.h"
+#include "sys/sys.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ enum { CLEAN = 0, INTERNAL = 1, CORRUPT = 2, LEAKS = 3, UNSUPPORTED = 63 };
 
 static void report(void *arg, const char *line)
 {
-    fflush(stdout);
+    (void)!weir_sys->process.flush_output();
     fprintf(stderr, "%s\n", line);
 }
 

@@ -2,8 +2,8 @@
 /*
  * weir img compare: whether two images read the same.
  *
- * A cursor walks over both by their block status: what both know to be zero is passed over, what one knows to be zero is
- * read from the other only. Several coroutines read the pieces that are left. The first finding stops the cursor; as
+ * A cursor walks over both by their block status: what both know to be zero is passed over, what one knows to be zero
+ * is read from the other only. Several coroutines read the pieces that are left. The first finding stops the cursor; as
  * pieces were handed out in order, the finding with the lowest offset of those that then come in is the answer, the
  * same one every time.
  */

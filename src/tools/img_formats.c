@@ -10,6 +10,7 @@
 #include "base/schema_text.h"
 #include "graph/driver.h"
 #include <errno.h>
+#include "sys/sys.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -227,5 +228,5 @@ void img_options_print(const struct img_format *format, const char *name, const 
             print_text(json_string_value(value));
     }
     printf("\n");
-    fflush(stdout);
+    (void)!weir_sys->process.flush_output();
 }

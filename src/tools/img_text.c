@@ -8,12 +8,13 @@
 #include "tools/img.h"
 
 #include <stdarg.h>
+#include "sys/sys.h"
 #include <stdio.h>
 #include <string.h>
 
 static void begin(const struct img *img)
 {
-    fflush(stdout);
+    (void)!weir_sys->process.flush_output();
     fprintf(stderr, "%s: ", img->program);
 }
 
@@ -211,7 +212,7 @@ void img_progress_set(struct img_progress *progress, uint64_t done, uint64_t tot
     progress->begun = true;
     progress->last = percent;
     printf("    (%3.2f/100%%)\r", percent);
-    fflush(stdout);
+    (void)!weir_sys->process.flush_output();
 }
 
 void img_progress_end(struct img_progress *progress)

@@ -39,7 +39,8 @@ def write_commands(rnd, size, cluster, count, touched, compressed=True, discard=
                 'discard': 'discard'}[kind]
         result.append((f'{text} {offset} {length}', offset, length,
                        {'zero': 0, 'unmap': 0, 'discard': None}.get(kind, byte)))
-    return result
+    # qemu 7.2 damages an image in which it compresses after an overwritten compressed cluster was freed.
+    return sorted(result, key=lambda command: not command[0].startswith('write -c'))
 
 
 def text_file(path, rnd, size):
@@ -94,6 +95,7 @@ class Run:
     def write_by_qemu(self, size, count, discard):
         commands = write_commands(self.rnd, size, self.case.cluster, count, self.touched, self.case.data == 'none', discard)
         image.io(self.top, [c[0] for c in commands], '-d', 'unmap')
+        image.check(self.top)
         return commands
 
     # ---- the daemon ----
@@ -182,6 +184,29 @@ def forward(test):
     plans.expect(plan, l1, before, image.Header(test.top))
 
 
+def agree(found, expected, twin):
+    """@found: (start, length, zero, hole) of the block status; @expected: (start, length, zero, data) of qemu-img map.
+    What the image itself says must be the same. Data may be known to be zero by one side only, as that depends on whether
+    the file below is asked for its holes; but then it is zero."""
+    found, expected = list(found), list(expected)
+    while found and expected:
+        (start, length, zero, hole), (other_start, other_length, other_zero, data) = found[0], expected[0]
+        assert start == other_start
+        both = min(length, other_length)
+        text = f'{start}+{both}: block status says zero={zero} hole={hole}, qemu-img map zero={other_zero} data={data}'
+        if not data:
+            assert zero == other_zero and hole, text
+        elif zero and not other_zero:
+            same(twin.read(start, both), bytes(both), start)
+        elif not zero:
+            assert not hole, text
+        for extents in (found, expected):
+            begin, rest, *kind = extents.pop(0)
+            if rest > both:
+                extents.insert(0, (begin + both, rest - both, *kind))
+    assert found == expected == []
+
+
 def reverse(test):
     case, rnd = test.case, test.rnd
     size = min(max(40 * case.cluster, MiB), 16 * MiB) - 512 * rnd.choice((0, 1, 5))
@@ -202,10 +227,7 @@ def reverse(test):
     assert handle.get_size() == size == twin.size and handle.is_read_only()
     found = statuses(handle, 0, size)
     assert found[0][0] == 0 and sum(found[-1][:2]) == size
-    expected = merged([(start, length, zero, not data) for start, length, zero, data in image.map_of(test.top)], size)
-    if found != expected:
-        one, other = next((a, b) for a, b in zip(found, expected) if a != b)
-        raise AssertionError(f'block status (start, length, zero, hole) {one}, qemu-img map says {other}')
+    agree(found, merged(image.map_of(test.top), size), twin)
     load = Load(handle, twin, rnd, case.cluster, [(0, min(size, tail + 20 * case.cluster)),
                                                   (max(0, size - 20 * case.cluster), size)])
     load.verify()

@@ -234,7 +234,8 @@ def test_image_opts_of_both(disks):
     ['-B', 's.raw', '-F', 'raw', '-O', 'qcow2', 's.raw', 's.raw', 'x'],
     ['-O', 'qcow2', '-o', 'preallocation=some', 's.raw', 'x'], ['-f', 'qcow2', 's.raw', 'x'],
     ['-B', 'none', '-F', 'raw', '-O', 'qcow2', 's.raw', 'x'], ['-O', 'raw', '-o', 'backing_file=s.raw', 's.raw', 'x'],
-    ['-O', 'qcow2', '-o', 'cluster_size=3', 's.raw', 'x'], ['-c', '-o', 'compression_type=lzo', '-O', 'qcow2', 's.raw', 'x'],
+    ['-O', 'qcow2', '-o', 'cluster_size=3', 's.raw', 'x'],
+    ['-c', '-o', 'compression_type=lzo', '-O', 'qcow2', 's.raw', 'x'],
     ['-O', 'qcow2', '-o', 'compat=1.2', 's.raw', 'x'], ['foo:s.raw', 'x'], ['s.raw', 'foo:x'],
 ], ids=text)
 def test_errors(disks, args):

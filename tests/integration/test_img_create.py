@@ -91,7 +91,8 @@ def test_written_image_reads_back(pair):
 
 
 @pytest.mark.parametrize('args', [
-    ['-f', 'raw', 'x'], ['-f', 'raw', '-o', 'foo=1', 'x', '1M'], ['-f', 'raw', '-o', 'preallocation=metadata', 'x', '1M'],
+    ['-f', 'raw', 'x'], ['-f', 'raw', '-o', 'foo=1', 'x', '1M'],
+    ['-f', 'raw', '-o', 'preallocation=metadata', 'x', '1M'],
     ['-f', 'raw', '-o', 'preallocation', 'x', '1M'], ['-f', 'raw', '-o', 'size=1x', 'x'],
     ['-f', 'nothing', 'x', '1M'], ['-f', 'null-co', 'x', '1M'], ['-f', 'raw', 'dir/none/x', '1M'],
     ['-f', 'qcow2', 'dir/none/x', '1M'], ['-f', 'raw', '-b', 'base.raw', 'x', '1M'],

@@ -121,7 +121,8 @@ def test_info(pair, make):
 def test_map(pair, make):
     name = make(pair)
     for args in (['map'], ['map', '--output=json'], ['map', '--output=json', '--start-offset=1M'],
-                 ['map', '--start-offset', '100k', '--max-length', '3M'], ['map', '-s', '513', '-l', '1', '--output=json'],
+                 ['map', '--start-offset', '100k', '--max-length', '3M'],
+                 ['map', '-s', '513', '-l', '1', '--output=json'],
                  ['map', '--max-length=0', '--output=json'], ['map', '--start-offset=100T', '--output=json']):
         pair.same(*args, name)
 
@@ -270,7 +271,8 @@ def test_compare_strict(sides, one):
 def test_compare_formats(sides):
     for args in (['-f', 'raw', 'a.qcow2', 'a.raw'], ['-F', 'raw', 'a.raw', 'a.qcow2'],
                  ['-f', 'raw', '-F', 'raw', 'a.raw', 'a.raw'], ['-f', 'qcow2', 'a.raw', 'a.raw'],
-                 ['-F', 'nothing', 'a.raw', 'a.raw'], ['none', 'a.raw'], ['a.raw', 'none'], ['-T', 'none', 'a.raw', 'a.qcow2']):
+                 ['-F', 'nothing', 'a.raw', 'a.raw'], ['none', 'a.raw'], ['a.raw', 'none'],
+                 ['-T', 'none', 'a.raw', 'a.qcow2']):
         sides.same('compare', *args)
 
 

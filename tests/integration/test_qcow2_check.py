@@ -502,7 +502,8 @@ def test_nothing_is_freed_while_an_entry_is_not_understood(tmp):
     assert image.count(lost) == 1 and image.count(0) == 1
 
 
-CUT = ['count of data too low', 'count of shared data', 'refcount table entry beyond', 'refcount block twice', 'data twice',
+CUT = ['count of data too low', 'count of shared data', 'refcount table entry beyond', 'refcount block twice',
+       'data twice',
        'shared data copied', 'shared L2 table copied', 'no block', '512, block absent', 'L1 entry reserved', 'dirty',
        'bitmaps lost', 'extended not copied', 'data is refcount block']
 
@@ -538,8 +539,8 @@ def test_windows(tmp):
     found = image.check()
     assert found['corruptions'] == 4 and not found['leaks'], found.lines
     assert image.check('all').clean
-    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 1 0 2k', '-c', 'read -P 50 25k 512', '-c', 'read -P 51 26112 512',
-        image.path)
+    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 1 0 2k', '-c', 'read -P 50 25k 512', '-c',
+        'read -P 51 26112 512', image.path)
     # Now there are blocks: counts are corrected where they are.
     blocks = {first: image.get(image.refcount_table + 8 * (first // 256)) for first in (20 << 21, 36 << 21)}
     image.put(blocks[20 << 21], 0, 2)

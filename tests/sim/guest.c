@@ -172,6 +172,8 @@ static void op_begin(struct op *op)
     uint64_t first = request->offset / SECTOR, count = request->length / SECTOR, value = 0;
 
     op->from = history_tick();
+    if (op->kind == KIND_FLUSH)
+        life_may_cut(CUT_AT_FLUSH);
     if (!is_change(op))
         return;
     if (op->own) {

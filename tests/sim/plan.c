@@ -94,7 +94,7 @@ static void draw_version_3(struct image *image)
     params->lazy_refcounts = also_chance(20);
     params->zstd = also_chance(25);
     params->short_header = also_chance(30);
-    image->data_file = also_chance(20);
+    image->data_file = also_chance(35);
     image->qcow2.lazy = (unsigned)also(6);
     image->qcow2.no_unref = also_chance(15);
     /* Only large clusters can have subclusters. */
@@ -115,13 +115,15 @@ static void draw_qcow2(struct image *image)
     params->refcount_order = 4;
     if (params->version == 3)
         draw_version_3(image);
-    params->data_raw = image->data_file && also_chance(50);
+    params->data_raw = image->data_file && also_chance(35);
+    if (image->data_file && !params->extended_l2)
+        params->cluster_bits += 2;
     params->l1_spare = (unsigned)also(3);
     /* So that a refcount table becomes too small. */
     if (params->cluster_bits == 9 && params->refcount_order > 4 && also_chance(40))
         params->skip = ((uint64_t)1 << (18 - params->refcount_order)) - 64 - also(300);
     image->data_direct = also_chance(35);
-    image->backing = !params->data_raw && also_chance(40);
+    image->backing = !params->data_raw && also_chance(image->data_file ? 80 : 40);
     q->pass_request = (unsigned)also(6);
     q->pass_snapshot = (unsigned)also(6);
     q->pass_other = (unsigned)also(6);
@@ -143,21 +145,48 @@ static void draw_first(struct plan *plan)
         plan->resizes = also_chance(40) ? 1 + (unsigned)also(4) : 0;
     if (plan->offline_snapshots)
         plan->main_life = 1 + (unsigned)also(3);
+    /* Where the data is apart, it takes a cut in the right moment to see that it is not there yet. */
+    if (image->data_file && also_chance(75)) {
+        plan->cut = true;
+        plan->weight[KIND_FLUSH] += 2;
+        plan->weight_sum += 2;
+    }
     if (plan->cut_where == CUT_AT_MIRROR)
         return;
     plan->cut_where = plan->resizes && also_chance(50) ? CUT_AT_RESIZE : CUT_AT_REQUEST;
     plan->cut_after =
         plan->cut_where == CUT_AT_RESIZE ? 1 + also(3) : 20 + also((uint64_t)plan->requests * plan->queues);
     plan->cut_events = 1 + also(300);
+    if (!image->data_file || plan->cut_where != CUT_AT_REQUEST || also_chance(30))
+        return;
+    plan->cut_where = CUT_AT_FLUSH;
+    plan->cut_after = 2 + also(10);
+    plan->cut_events = 1 + also(16);
+}
+
+enum share { SHARE_NONE, SHARE_TARGETS, SHARE_FIRST };
+
+static enum share draw_share(uint64_t number)
+{
+    draw_state = number * 0xd1342543de82ef95ull + DRAW_SALT;
+    if (!also_chance(45))
+        return SHARE_NONE;
+    return also_chance(80) ? SHARE_FIRST : SHARE_TARGETS;
+}
+
+bool plan_is_qcow2(uint64_t number)
+{
+    return draw_share(number) == SHARE_FIRST;
 }
 
 static void draw_again(struct plan *plan)
 {
-    draw_state = seed.number * 0xd1342543de82ef95ull + DRAW_SALT;
-    if (!also_chance(45))
+    enum share share = draw_share(seed.number);
+
+    if (share == SHARE_NONE)
         return;
     plan->chain = also_chance(40) ? 2 : 1;
-    if (also_chance(80))
+    if (share == SHARE_FIRST)
         draw_first(plan);
     for (unsigned i = 1; i < IMAGES_MAX; i++) {
         if (also_chance(45))

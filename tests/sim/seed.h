@@ -82,7 +82,7 @@
     X(qcow2_count_tables_moved, 5) \
     X(qcow2_snapshots, 100)        \
     X(qcow2_snapshots_kept, 150)   \
-    X(qcow2_leaks_after_cut, 100)  \
+    X(qcow2_leaks_after_cut, 30)   \
     X(qcow2_dirty_after_cut, 10)   \
     X(qcow2_deep_chains, 50)       \
     X(resizes, 200)                \
@@ -112,7 +112,15 @@ enum request_kind {
 };
 
 /* What a power cut comes after, by some events. */
-enum cut_where { CUT_AT_REQUEST, CUT_AT_SNAPSHOT, CUT_AT_HEADER, CUT_AT_MIRROR, CUT_AT_RESIZE, CUT_PLACES };
+enum cut_where {
+    CUT_AT_REQUEST,
+    CUT_AT_SNAPSHOT,
+    CUT_AT_HEADER,
+    CUT_AT_MIRROR,
+    CUT_AT_RESIZE,
+    CUT_AT_FLUSH,
+    CUT_PLACES
+};
 
 struct plan {
     uint64_t size, unit;                      /* bytes of the disk, of an allocation unit of simfmt */
@@ -228,6 +236,8 @@ static inline uint64_t least(uint64_t one, uint64_t other)
 
 /* plan.c */
 void plan_draw(void);
+/* Whether the disk that guests of this seed begin with is qcow2. Any time. */
+bool plan_is_qcow2(uint64_t number);
 void plan_profile(struct weir_sim_profile *profile);
 void plan_faults(void);
 /* Tells a person what was drawn. */

@@ -355,7 +355,7 @@ static weir_co_fn int resize(enum small_op op)
     if (op == SMALL_SHRINK ? old <= new : old >= new)
         return 0;
     if (config->params.version == 2) /* does not know the size that a snapshot had: must be refused */
-        return weir_node_resize(edge, new * SECTOR, NULL) == -ENOTSUP ? 0 : -ENOTTY;
+        return weir_node_resize(edge, new *SECTOR, NULL) == -ENOTSUP ? 0 : -ENOTTY;
     WEIR_ASSERT(oracle.size_count < SIZES_MAX);
     if (op == SMALL_SHRINK)
         may_become(new, old, 1);

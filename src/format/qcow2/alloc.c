@@ -61,8 +61,7 @@ static int put_blocks(struct weir_node *node, const struct region *region)
         __builtin_memset(block, 0, size);
         for (uint64_t n = 0; n < per_block && i * per_block + n < used; n++)
             qcow2_refcount_set(block, h->refcount_order, n, 1);
-        if (q->overlap & QCOW2_OVERLAP_REFCOUNT_BLOCK)
-            ret = qcow2_set_add(&q->blocks, region->first + region->clusters + i);
+        ret = qcow2_set_add(&q->blocks, region->first + region->clusters + i);
         if (!ret)
             ret = weir_meta_put(node, (region->first + region->clusters + i) * size, size, WEIR_META_COUNTS,
                                 block);
@@ -185,9 +184,9 @@ static int make_block(struct weir_node *node, uint64_t index)
 
     if (beyond_file(q, cluster))
         return -ENOSPC;
-    if (qcow2_overlaps(node, cluster, 1))
+    if (qcow2_in_use(node, cluster, 1))
         return qcow2_damaged(node, "refcount table", index);
-    if ((q->overlap & QCOW2_OVERLAP_REFCOUNT_BLOCK) && qcow2_set_add(&q->blocks, cluster))
+    if (qcow2_set_add(&q->blocks, cluster))
         return -ENOMEM;
     block = weir_meta_create(node, cluster * size, size, WEIR_META_COUNTS);
     if (!block) {
@@ -256,7 +255,7 @@ static int take_run(struct weir_node *node, uint64_t first, uint64_t clusters, s
 {
     const struct qcow2 *q = node->state;
 
-    if (qcow2_overlaps(node, first, clusters))
+    if (qcow2_in_use(node, first, clusters))
         return qcow2_damaged(node, "count of a cluster in use", first << q->header.cluster_bits);
     return qcow2_count_pin(node, first, need);
 }
@@ -279,6 +278,9 @@ int qcow2_find_free(struct weir_node *node, uint64_t wanted, uint64_t *ret_first
         q->cursor = next;
     }
     q->cursor = next;
+    if (next >= clusters_max(&q->header) ||
+        beyond_file(q, next)) /* its block counts more than there is room for */
+        return -ENOSPC;
     *ret_first = next;
     *ret_found = run_in_block(q, block, next, wanted);
     return take_run(node, next, *ret_found, need);

@@ -177,7 +177,8 @@ void qcow2_drop(struct weir_node *node, uint64_t first, uint64_t clusters, enum 
         uint64_t count = qcow2_count(node, cluster);
         bool last;
 
-        if (count <= claim->dropped) { /* counted too low: nobody may take it from the others */
+        /* Counted too low, or a table in use in a damaged image: nobody may take it from the others. */
+        if (count <= claim->dropped || qcow2_in_use(node, cluster, 1)) {
             claim_settle(q, claim);
             continue;
         }
@@ -205,6 +206,8 @@ static void forget_tables(struct weir_node *node, uint64_t cluster)
     const struct qcow2 *q = node->state;
     uint64_t size = qcow2_cluster_size(&q->header), piece = qcow2_directory_piece(&q->header);
 
+    if (qcow2_in_use(node, cluster, 1)) /* counted too low: it still is one */
+        return;
     for (uint64_t at = 0; at < size; at += piece)
         weir_meta_forget(node, cluster * size + at);
 }

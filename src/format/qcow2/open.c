@@ -311,9 +311,9 @@ static int guard_tables(struct weir_node *node)
     unsigned bits = q->header.cluster_bits;
     int ret = 0;
 
-    for (uint64_t i = 0; (q->overlap & QCOW2_OVERLAP_ACTIVE_L2) && i < q->header.l1_size && !ret; i++)
+    for (uint64_t i = 0; i < q->header.l1_size && !ret; i++)
         ret = qcow2_set_add(&q->l2_tables, (be64toh(q->l1[i]) & QCOW2_OFFSET_MASK) >> bits);
-    for (uint64_t i = 0; (q->overlap & QCOW2_OVERLAP_REFCOUNT_BLOCK) && i < q->refcount_entries && !ret; i++)
+    for (uint64_t i = 0; i < q->refcount_entries && !ret; i++)
         ret = qcow2_set_add(&q->blocks, (be64toh(q->refcount_table[i]) & QCOW2_REFCOUNT_OFFSET_MASK) >> bits);
     return ret;
 }

@@ -100,9 +100,8 @@ static bool touches(const struct qcow2_header *h, const struct range *range, uin
     return first < end && begin < first + clusters;
 }
 
-const char *qcow2_overlaps(struct weir_node *node, uint64_t first, uint64_t clusters)
+static const char *find_overlap(const struct qcow2 *q, unsigned guarded, uint64_t first, uint64_t clusters)
 {
-    const struct qcow2 *q = node->state;
     const struct qcow2_header *h = &q->header;
     const struct range ranges[] = {
         { QCOW2_OVERLAP_HEADER, "qcow2_header", 0, 1 },
@@ -115,10 +114,10 @@ const char *qcow2_overlaps(struct weir_node *node, uint64_t first, uint64_t clus
     };
 
     for (unsigned i = 0; i < WEIR_ARRAY_SIZE(ranges); i++) {
-        if ((q->overlap & ranges[i].flag) && touches(h, &ranges[i], first, clusters))
+        if ((guarded & ranges[i].flag) && touches(h, &ranges[i], first, clusters))
             return ranges[i].name;
     }
-    for (uint32_t i = 0; (q->overlap & QCOW2_OVERLAP_INACTIVE_L1) && i < h->snapshot_count; i++) {
+    for (uint32_t i = 0; (guarded & QCOW2_OVERLAP_INACTIVE_L1) && i < h->snapshot_count; i++) {
         const struct qcow2_snapshot *snapshot = &q->snapshots[i];
         struct range range = { 0, "", snapshot->l1_offset, snapshot->l1_size * (uint64_t)8 };
 
@@ -126,12 +125,26 @@ const char *qcow2_overlaps(struct weir_node *node, uint64_t first, uint64_t clus
             return "inactive L1 table";
     }
     for (uint64_t i = 0; i < clusters; i++) {
-        if (qcow2_set_has(&q->l2_tables, first + i))
+        if ((guarded & QCOW2_OVERLAP_ACTIVE_L2) && qcow2_set_has(&q->l2_tables, first + i))
             return "L2 table";
-        if (qcow2_set_has(&q->blocks, first + i))
+        if ((guarded & QCOW2_OVERLAP_REFCOUNT_BLOCK) && qcow2_set_has(&q->blocks, first + i))
             return "refcount block";
         if (qcow2_set_has(&q->inactive_l2, first + i))
             return "inactive L2 table";
     }
     return NULL;
+}
+
+const char *qcow2_overlaps(struct weir_node *node, uint64_t first, uint64_t clusters)
+{
+    const struct qcow2 *q = node->state;
+
+    return find_overlap(q, q->overlap, first, clusters);
+}
+
+const char *qcow2_in_use(struct weir_node *node, uint64_t first, uint64_t clusters)
+{
+    const struct qcow2 *q = node->state;
+
+    return find_overlap(q, q->overlap | QCOW2_OVERLAP_CACHED, first, clusters);
 }

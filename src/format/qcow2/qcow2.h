@@ -242,6 +242,8 @@ int qcow2_resize(struct weir_node *node, uint64_t size, struct weir_error **err)
 /* ---- overlap.c ---- */
 /* Whether the clusters hold metadata, as far as that is guarded: its name, else NULL. */
 const char *qcow2_overlaps(struct weir_node *node, uint64_t first, uint64_t clusters);
+/* The same whatever is guarded: what the allocator must not hand out, as tables in memory are known by their place. */
+const char *qcow2_in_use(struct weir_node *node, uint64_t first, uint64_t clusters);
 bool qcow2_set_has(const struct qcow2_set *set, uint64_t cluster);
 int qcow2_set_add(struct qcow2_set *set, uint64_t cluster);
 void qcow2_set_remove(struct qcow2_set *set, uint64_t cluster);

@@ -84,7 +84,7 @@ static int make_table(struct weir_node *node, uint64_t index, const uint64_t *ol
     uint64_t old_cluster = (be64toh(q->l1[index]) & QCOW2_OFFSET_MASK) / size;
     int ret = qcow2_find_free(node, 1, &cluster, &found, need);
 
-    if (!ret && (q->overlap & QCOW2_OVERLAP_ACTIVE_L2))
+    if (!ret)
         ret = qcow2_set_add(&q->l2_tables, cluster);
     if (ret)
         return ret;
