@@ -230,3 +230,24 @@ def test_qcow2_backing_itself(daemon, tmp):
         opened(daemon, path, read_only=True)
     print(caught.value)
     daemon.stop()
+
+
+@pytest.mark.parametrize('extended', ['off', 'on'])
+@pytest.mark.parametrize('table', ['l1', 'l2', 'counts'])
+def test_qcow2_reserved_place_is_a_table(daemon, tmp, table, extended):
+    """Zeroes that say to have their place reserved where a table is: nothing is written there."""
+    path = create(tmp / 'a.qcow2', '-o', f'extended_l2={extended}')
+    io(path, 'write -P 1 0 64k')
+    l1, counts = number(path, 40), number(path, number(path, 48))
+    l2 = number(path, l1) & ~COPIED
+    place = {'l1': l1, 'l2': l2, 'counts': counts}[table]
+    entry = (place | COPIED, 0xffffffff00000000) if extended == 'on' else (place | COPIED | 1, 0)
+    patch(path, l2, struct.pack('>QQ', *entry))
+    before = file_bytes(path, place + 4 * KiB, 60 * KiB)
+    client = opened(daemon, path)
+    with pytest.raises(nbd.Error) as caught:
+        client.pwrite(b'\x5a' * (64 * KiB), 0)
+    assert caught.value.errno == 'EIO'
+    client.shutdown()
+    daemon.stop()
+    assert file_bytes(path, place + 4 * KiB, 60 * KiB) == before

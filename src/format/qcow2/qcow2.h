@@ -217,6 +217,8 @@ int qcow2_map_read(struct weir_node *node, uint64_t offset, uint64_t length, str
 /* 0 with what may be overwritten in place from @offset on; -EAGAIN when nothing may. */
 int qcow2_map_in_place(struct weir_node *node, const uint64_t *table, uint64_t offset, uint64_t length,
                        struct weir_extent *extent);
+/* -EIO where data would go to a place, taken from an entry, that is a table's. */
+int qcow2_place_check(struct weir_node *node, const struct weir_extent *extent);
 /* The metadata is damaged at @what: no writes from now on. Returns -EIO. */
 int qcow2_damaged(struct weir_node *node, const char *what, uint64_t where);
 
