@@ -6,7 +6,7 @@ import struct
 import nbd
 import pytest
 
-from weirtest import KiB, MiB, file_bytes, nbd_connect, run
+from weirtest import KiB, MiB, QmpError, file_bytes, nbd_connect, run
 
 COPIED = 1 << 63
 
@@ -251,3 +251,40 @@ def test_qcow2_reserved_place_is_a_table(daemon, tmp, table, extended):
     client.shutdown()
     daemon.stop()
     assert file_bytes(path, place + 4 * KiB, 60 * KiB) == before
+
+
+def test_qcow2_grow_without_room_to_hide(daemon, tmp):
+    """A disk over a longer backing file, and no room for the table that would hide it: the disk stays as it is."""
+    base = create(tmp / 'base.qcow2')
+    io(base, 'write -P 7 0 8M')
+    path = create(tmp / 'a.qcow2', '-b', base.name, '-F', 'qcow2', size=4 * MiB)
+    size = -(-path.stat().st_size // (64 * KiB)) * 64 * KiB
+    patch(path, size - 1, b'\0')
+    daemon.qmp('blockdev-add', {'driver': 'qcow2', 'node-name': 'n',
+                                'file': {'driver': 'raw', 'size': size, 'file': file(path)}})
+    with pytest.raises(QmpError) as caught:
+        daemon.qmp('block_resize', {'node-name': 'n', 'size': 8 * MiB})
+    assert 'No space left on device' in caught.value.text
+    client = nbd_connect(daemon.export('n', writable=False))
+    assert client.get_size() == 4 * MiB
+    client.shutdown()
+    daemon.stop()
+    assert number(path, 24) == 4 * MiB
+    sound(path)
+
+
+def test_qcow2_grow_over_longer_backing(daemon, tmp):
+    """What the disk gains is zero, from the byte at its old end on."""
+    base = create(tmp / 'base.qcow2')
+    io(base, 'write -P 7 0 8M')
+    path = create(tmp / 'a.qcow2', '-b', base.name, '-F', 'qcow2', size=4 * MiB + 512)
+    daemon.qmp('blockdev-add', {'driver': 'qcow2', 'node-name': 'n', 'file': file(path)})
+    daemon.qmp('block_resize', {'node-name': 'n', 'size': 9 * MiB})
+    client = nbd_connect(daemon.export('n'))
+    assert client.get_size() == 9 * MiB
+    assert client.pread(512, 4 * MiB) == b'\7' * 512
+    assert client.pread(MiB, 4 * MiB + 512) == bytes(MiB)
+    assert client.pread(3 * MiB, 6 * MiB) == bytes(3 * MiB)
+    client.shutdown()
+    daemon.stop()
+    sound(path)
