@@ -288,3 +288,21 @@ def test_qcow2_grow_over_longer_backing(daemon, tmp):
     client.shutdown()
     daemon.stop()
     sound(path)
+
+
+def test_qcow2_one_block_for_all(daemon, tmp):
+    """A refcount table of the greatest size whose entries are all the same full block: no long search for space."""
+    path = create(tmp / 'a.qcow2', '-o', 'cluster_size=1M', size=64 * MiB)
+    io(path, 'write -P 1 0 64k')
+    end = -(-path.stat().st_size // MiB) * MiB
+    block = number(path, number(path, 48))
+    patch(path, block, b'\0\1' * (MiB // 2))
+    patch(path, end, struct.pack('>Q', block) * MiB)
+    patch(path, 48, struct.pack('>QI', end, 8))
+    client = opened(daemon, path)
+    with pytest.raises(nbd.Error) as caught:
+        client.pwrite(b'\x5a' * (64 * KiB), 32 * MiB)
+    assert caught.value.errno == 'EIO'
+    assert client.pread(64 * KiB, 0) == b'\1' * (64 * KiB)
+    client.shutdown()
+    daemon.stop()

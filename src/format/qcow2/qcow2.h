@@ -80,6 +80,7 @@ struct qcow2 {
     uint64_t *l1;                  /* as on disk; whole pieces */
     uint64_t *refcount_table;      /* the same */
     uint64_t refcount_entries;
+    uint64_t shared_block; /* offset of a refcount block that the table lists twice; 0: none */
     struct qcow2_claim *claims;
     uint64_t cursor;     /* no free cluster lies before it */
     uint64_t high_water; /* clusters from here on were never handed out, and lie behind the end of the file */
