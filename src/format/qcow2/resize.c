@@ -133,8 +133,8 @@ static weir_co_fn int clear(struct weir_node *node, enum weir_op op, uint64_t of
 }
 
 /*
- * A backing file that is longer than the disk was must not show behind the old end. Durable before the header has the new
- * size: neither a crash nor a failure leaves a larger disk that shows it.
+ * A backing file that is longer than the disk was must not show behind the old end. Durable before the header has the
+ * new size: neither a crash nor a failure leaves a larger disk that shows it.
  */
 static weir_co_fn int hide_backing(struct weir_node *node, uint64_t old, uint64_t size)
 {
