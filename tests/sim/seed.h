@@ -49,7 +49,7 @@
     X(stored_compressed, 8000)     \
     X(units_shared, 10000)         \
     X(table_loads, 20000)          \
-    X(table_evictions, 18000)      \
+    X(table_evictions, 15000)      \
     X(tables_written, 40000)       \
     X(space_released, 30000)       \
     X(rooms_made, 20000)           \
