@@ -86,7 +86,8 @@ void weir_meta_give_up(struct weir_node *node, struct weir_edge *edge, uint64_t 
  * nothing points to the range any more. Once that is durable the child is told to discard it, unless somebody uses
  * or has mapped it again by then. release() is not called.
  */
-void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset, uint64_t length);
+void weir_meta_discard_later(struct weir_node *node, struct weir_edge *edge, uint64_t offset,
+                             uint64_t length);
 
 /* ---- outside the monitor ---- */
 /* Enters and leaves it: for open, resize and the like, which change tables without a request. Nothing waits inside. */
