@@ -73,6 +73,11 @@ sim: build
 sim-laws: build
 	@$(PYTHON) scripts/sim-laws --jobs $(JOBS)
 
+.PHONY: golden
+## golden         qcow2 images of every kind that qemu-img can make, written here and judged there, and back (GOLDEN="--only ...")
+golden: build
+	@$(PYTHON) tests/golden/golden.py --all --jobs $(JOBS) $(GOLDEN)
+
 .PHONY: fuzz
 ## fuzz           fuzzes TARGET=name (all) for SECONDS=n (60) each and prints the coverage of its parser
 fuzz: build-fuzz

@@ -23,11 +23,13 @@ KINDS = {
     'zeroes': ('', '64k', ('write -P 1 0 2k', 'write -z 0 1k', 'write -zu 4k 1k'), WRITE),
     'lazy': ('lazy_refcounts=on', '64k', ('write -P 1 0 2k',), WRITE | FIX),
     'bitmaps': ('', '64k', ('bitmap --add -g 512 @ zero', 'bitmap --add @ one', 'write -P 1 0 1k'), WRITE | FIX),
-    'extended': ('cluster_size=16k,extended_l2=on', '256k', ('write 0 512', 'write -z 1k 512', 'write -c 32k 16k'), WRITE),
+    'extended': ('cluster_size=16k,extended_l2=on', '256k',
+                 ('write 0 512', 'write -z 1k 512', 'write -c 32k 16k'), WRITE),
     'data-file': ('data_file=@', '64k', ('write 0 2k',), WRITE | DATA_FILE),
     'data-file-raw': ('data_file=@,data_file_raw=on', '64k', ('write 0 2k',), WRITE | DATA_FILE | FIX),
     'backing': ('backing_file=/nowhere,backing_fmt=raw', '64k', (), WRITE),
-    **{f'bits-{bits}': (f'refcount_bits={bits}', '64k', ('write -P 1 0 2k',), WRITE | FIX) for bits in (1, 2, 4, 8, 32, 64)},
+    **{f'bits-{bits}': (f'refcount_bits={bits}', '64k', ('write -P 1 0 2k',), WRITE | FIX)
+       for bits in (1, 2, 4, 8, 32, 64)},
 }
 
 

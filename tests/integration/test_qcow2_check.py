@@ -502,7 +502,8 @@ def test_nothing_is_freed_while_an_entry_is_not_understood(tmp):
     assert image.count(lost) == 1 and image.count(0) == 1
 
 
-CUT = ['count of data too low', 'count of shared data', 'refcount table entry beyond', 'refcount block twice', 'data twice',
+CUT = ['count of data too low', 'count of shared data', 'refcount table entry beyond', 'refcount block twice',
+       'data twice',
        'shared data copied', 'shared L2 table copied', 'no block', '512, block absent', 'L1 entry reserved', 'dirty',
        'bitmaps lost', 'extended not copied', 'data is refcount block']
 
@@ -538,8 +539,8 @@ def test_windows(tmp):
     found = image.check()
     assert found['corruptions'] == 4 and not found['leaks'], found.lines
     assert image.check('all').clean
-    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 1 0 2k', '-c', 'read -P 50 25k 512', '-c', 'read -P 51 26112 512',
-        image.path)
+    run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 1 0 2k', '-c', 'read -P 50 25k 512', '-c',
+        'read -P 51 26112 512', image.path)
     # Now there are blocks: counts are corrected where they are.
     blocks = {first: image.get(image.refcount_table + 8 * (first // 256)) for first in (20 << 21, 36 << 21)}
     image.put(blocks[20 << 21], 0, 2)
@@ -568,6 +569,36 @@ def test_much_of_everything(tmp):
         image.path)
     run('qemu-img', 'snapshot', '-a', 'one', image.path)
     run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 5 0 4M', image.path)
+
+
+def test_encrypted(tmp):
+    """The key material of LUKS is in use too."""
+    path = tmp / 'image.qcow2'
+    secret = ('--object', 'secret,id=s,data=weir')
+    run('qemu-img', 'create', '-q', *secret, '-f', 'qcow2', '-o',
+        'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10', path, '1M')
+    assert Result(run(PROGRAM, path).stdout).clean
+    image = Image.__new__(Image)
+    image.path, image.data = path, None
+    keys = image.extension(0x0537be77)
+    place = image.get(keys)
+    image.put(keys, place + 512)
+    assert any('encryption header' in line and 'not aligned' in line for line in image.check().lines)
+    image.put(keys, 1 << 50)
+    assert any('encryption header' in line and 'exceeds' in line for line in image.check().lines)
+    image.put(keys, place)
+    assert image.check().clean
+
+
+def test_header_in_use_twice(tmp):
+    """Where the header's cluster is something else too, a repair would change that: nothing is written."""
+    image = Image(tmp, 'cluster_size=512', '64k', ('write 0 2k',))
+    image.count(image.host(0) // image.cluster, 0)
+    image.put(60, 1, 4)  # one snapshot, in the header
+    image.put(64, 0)
+    before = image.path.read_bytes()
+    left = image.check('all')
+    assert left['corruptions'] and not left['corruptions-fixed'] and image.path.read_bytes() == before
 
 
 def test_header_fields(tmp):
