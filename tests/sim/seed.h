@@ -79,14 +79,14 @@
     X(qcow2_stored, 2000)          \
     X(qcow2_kept_zeroes, 100)      \
     X(qcow2_count_blocks, 100)     \
-    X(qcow2_count_tables_moved, 5) \
-    X(qcow2_snapshots, 100)        \
+    X(qcow2_count_tables_moved, 2) \
+    X(qcow2_snapshots, 90)         \
     X(qcow2_snapshots_kept, 150)   \
     X(qcow2_leaks_after_cut, 30)   \
     X(qcow2_dirty_after_cut, 10)   \
-    X(qcow2_deep_chains, 50)       \
-    X(resizes, 200)                \
-    X(l1_tables_moved, 10)
+    X(qcow2_deep_chains, 25)       \
+    X(resizes, 120)                \
+    X(l1_tables_moved, 5)
 
 struct totals {
 #define X(name, floor) uint64_t name;
