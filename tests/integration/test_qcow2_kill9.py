@@ -105,8 +105,8 @@ def verify(raw, writers):
 
 
 def unlocked_check(path):
-    """What qemu-img check says, or None as long as the file is locked: the kernel ends the requests of a killed process'
-    ring, which hold the file open, in its own time."""
+    """What qemu-img check says, or None as long as the file is locked: the kernel ends the requests of a killed
+    process' ring, which hold the file open, in its own time."""
     check = subprocess.run(['qemu-img', 'check', '-f', 'qcow2', str(path)], capture_output=True, text=True, check=False)
     return None if 'lock' in check.stderr and check.returncode == 1 else check
 
