@@ -9,9 +9,19 @@
 
 static void tell_parents(struct weir_node *node);
 
-static void store_size(struct weir_node *node, uint64_t size)
+/*
+ * Takes over the size of the node below. Both may grow meanwhile (weir_node_grow(), the lower one first): the child is
+ * looked at after the node, so that a size that the node has grown to is never taken back.
+ */
+static void follow(struct weir_node *node, const struct weir_node *below)
 {
-    if (atomic_exchange_explicit(&node->size, size, memory_order_acq_rel) != size)
+    uint64_t now = weir_node_size(node), size;
+
+    do
+        size = weir_node_size(below);
+    while (!atomic_compare_exchange_weak_explicit(&node->size, &now, size, memory_order_acq_rel,
+                                                  memory_order_acquire));
+    if (now != size)
         tell_parents(node);
 }
 
@@ -20,7 +30,7 @@ void weir_node_follow_size(struct weir_node *node)
     struct weir_edge *edge = weir_node_filtered(node);
 
     if (edge)
-        store_size(node, weir_node_size(edge->node));
+        follow(node, edge->node);
 }
 
 /* Nodes that mirror a child's size have it as their filtered child. */
@@ -33,7 +43,7 @@ static void tell_parents(struct weir_node *node)
             if (edge->root_ops && edge->root_ops->resized)
                 edge->root_ops->resized(edge);
         } else if (edge->role & WEIR_ROLE_FILTERED) {
-            store_size(edge->parent, weir_node_size(node));
+            follow(edge->parent, node);
         }
     }
 }

@@ -42,6 +42,7 @@ static weir_co_fn int map_allocate(struct weir_node *node, enum weir_op op, uint
                                    unsigned flags, uint64_t stored, struct weir_extent *extent,
                                    struct weir_meta_pins *pins)
 {
+    bool last = false;
     int ret;
 
     for (;;) {
@@ -51,7 +52,10 @@ static weir_co_fn int map_allocate(struct weir_node *node, enum weir_op op, uint
             return ret;
         weir_map_unpin(node, pins);
         ret = weir_meta_ops_of(node)->make_room(node);
-        if (ret)
+        /* Nothing to wait for: it may all have come free just after map had looked. */
+        if (ret == -ENOSPC && !last)
+            last = true;
+        else if (ret)
             return ret;
     }
 }

@@ -571,6 +571,36 @@ def test_much_of_everything(tmp):
     run('qemu-io', '-r', '-f', 'qcow2', '-c', 'read -P 5 0 4M', image.path)
 
 
+def test_encrypted(tmp):
+    """The key material of LUKS is in use too."""
+    path = tmp / 'image.qcow2'
+    secret = ('--object', 'secret,id=s,data=weir')
+    run('qemu-img', 'create', '-q', *secret, '-f', 'qcow2', '-o',
+        'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10', path, '1M')
+    assert Result(run(PROGRAM, path).stdout).clean
+    image = Image.__new__(Image)
+    image.path, image.data = path, None
+    keys = image.extension(0x0537be77)
+    place = image.get(keys)
+    image.put(keys, place + 512)
+    assert any('encryption header' in line and 'not aligned' in line for line in image.check().lines)
+    image.put(keys, 1 << 50)
+    assert any('encryption header' in line and 'exceeds' in line for line in image.check().lines)
+    image.put(keys, place)
+    assert image.check().clean
+
+
+def test_header_in_use_twice(tmp):
+    """Where the header's cluster is something else too, a repair would change that: nothing is written."""
+    image = Image(tmp, 'cluster_size=512', '64k', ('write 0 2k',))
+    image.count(image.host(0) // image.cluster, 0)
+    image.put(60, 1, 4)  # one snapshot, in the header
+    image.put(64, 0)
+    before = image.path.read_bytes()
+    left = image.check('all')
+    assert left['corruptions'] and not left['corruptions-fixed'] and image.path.read_bytes() == before
+
+
 def test_header_fields(tmp):
     image = Image(tmp)
     for offset, length, value in ((4, 4, 4), (20, 4, 30), (36, 4, 0), (40, 8, 512 + 1), (48, 8, 17), (56, 4, 0),

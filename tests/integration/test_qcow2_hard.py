@@ -6,7 +6,7 @@ import struct
 import nbd
 import pytest
 
-from weirtest import KiB, MiB, file_bytes, nbd_connect, run
+from weirtest import KiB, MiB, QmpError, file_bytes, nbd_connect, run
 
 COPIED = 1 << 63
 
@@ -229,4 +229,80 @@ def test_qcow2_backing_itself(daemon, tmp):
     with pytest.raises(Exception) as caught:
         opened(daemon, path, read_only=True)
     print(caught.value)
+    daemon.stop()
+
+
+@pytest.mark.parametrize('extended', ['off', 'on'])
+@pytest.mark.parametrize('table', ['l1', 'l2', 'counts'])
+def test_qcow2_reserved_place_is_a_table(daemon, tmp, table, extended):
+    """Zeroes that say to have their place reserved where a table is: nothing is written there."""
+    path = create(tmp / 'a.qcow2', '-o', f'extended_l2={extended}')
+    io(path, 'write -P 1 0 64k')
+    l1, counts = number(path, 40), number(path, number(path, 48))
+    l2 = number(path, l1) & ~COPIED
+    place = {'l1': l1, 'l2': l2, 'counts': counts}[table]
+    entry = (place | COPIED, 0xffffffff00000000) if extended == 'on' else (place | COPIED | 1, 0)
+    patch(path, l2, struct.pack('>QQ', *entry))
+    before = file_bytes(path, place + 4 * KiB, 60 * KiB)
+    client = opened(daemon, path)
+    with pytest.raises(nbd.Error) as caught:
+        client.pwrite(b'\x5a' * (64 * KiB), 0)
+    assert caught.value.errno == 'EIO'
+    client.shutdown()
+    daemon.stop()
+    assert file_bytes(path, place + 4 * KiB, 60 * KiB) == before
+
+
+def test_qcow2_grow_without_room_to_hide(daemon, tmp):
+    """A disk over a longer backing file, and no room for the table that would hide it: the disk stays as it is."""
+    base = create(tmp / 'base.qcow2')
+    io(base, 'write -P 7 0 8M')
+    path = create(tmp / 'a.qcow2', '-b', base.name, '-F', 'qcow2', size=4 * MiB)
+    size = -(-path.stat().st_size // (64 * KiB)) * 64 * KiB
+    patch(path, size - 1, b'\0')
+    daemon.qmp('blockdev-add', {'driver': 'qcow2', 'node-name': 'n',
+                                'file': {'driver': 'raw', 'size': size, 'file': file(path)}})
+    with pytest.raises(QmpError) as caught:
+        daemon.qmp('block_resize', {'node-name': 'n', 'size': 8 * MiB})
+    assert 'No space left on device' in caught.value.text
+    client = nbd_connect(daemon.export('n', writable=False))
+    assert client.get_size() == 4 * MiB
+    client.shutdown()
+    daemon.stop()
+    assert number(path, 24) == 4 * MiB
+    sound(path)
+
+
+def test_qcow2_grow_over_longer_backing(daemon, tmp):
+    """What the disk gains is zero, from the byte at its old end on."""
+    base = create(tmp / 'base.qcow2')
+    io(base, 'write -P 7 0 8M')
+    path = create(tmp / 'a.qcow2', '-b', base.name, '-F', 'qcow2', size=4 * MiB + 512)
+    daemon.qmp('blockdev-add', {'driver': 'qcow2', 'node-name': 'n', 'file': file(path)})
+    daemon.qmp('block_resize', {'node-name': 'n', 'size': 9 * MiB})
+    client = nbd_connect(daemon.export('n'))
+    assert client.get_size() == 9 * MiB
+    assert client.pread(512, 4 * MiB) == b'\7' * 512
+    assert client.pread(MiB, 4 * MiB + 512) == bytes(MiB)
+    assert client.pread(3 * MiB, 6 * MiB) == bytes(3 * MiB)
+    client.shutdown()
+    daemon.stop()
+    sound(path)
+
+
+def test_qcow2_one_block_for_all(daemon, tmp):
+    """A refcount table of the greatest size whose entries are all the same full block: no long search for space."""
+    path = create(tmp / 'a.qcow2', '-o', 'cluster_size=1M', size=64 * MiB)
+    io(path, 'write -P 1 0 64k')
+    end = -(-path.stat().st_size // MiB) * MiB
+    block = number(path, number(path, 48))
+    patch(path, block, b'\0\1' * (MiB // 2))
+    patch(path, end, struct.pack('>Q', block) * MiB)
+    patch(path, 48, struct.pack('>QI', end, 8))
+    client = opened(daemon, path)
+    with pytest.raises(nbd.Error) as caught:
+        client.pwrite(b'\x5a' * (64 * KiB), 32 * MiB)
+    assert caught.value.errno == 'EIO'
+    assert client.pread(64 * KiB, 0) == b'\1' * (64 * KiB)
+    client.shutdown()
     daemon.stop()

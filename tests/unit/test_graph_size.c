@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Sizes that follow, resizing, limits that merge, operations that are cared for. */
 #include "base/iov.h"
+#include "graph/internal.h"
 #include "graph_fake.h"
 #include "unit.h"
 
@@ -31,6 +32,45 @@ weir_co_fn GRAPH_TEST(sizes_follow)
         weir_co_pause();
     weir_loop_free(loop);
     expect_log("resized r");
+    fake_root_end(root);
+}
+
+struct growing {
+    struct weir_node *leaf, *filter;
+    atomic_bool ended;
+};
+
+/* As writes beyond the end do: the lower node first. */
+static void grow_both(void *arg)
+{
+    struct growing *growing = arg;
+
+    for (uint64_t size = 512; size <= 1000000 * (uint64_t)512; size += 512) {
+        weir_node_grow(growing->leaf, size);
+        weir_node_grow(growing->filter, size);
+        for (unsigned look = 0; look < 20; look++)
+            WEIR_ASSERT(weir_node_size(growing->filter) >= size);
+    }
+    growing->ended = true;
+}
+
+/* A filter that follows on the control loop never takes back what it has grown to on another. */
+weir_co_fn GRAPH_TEST(grow_while_following)
+{
+    struct growing growing = { .leaf = fake_add("{'driver':'leaf','node-name':'l','size':0}") };
+    struct weir_loop *loop = new_loop("other");
+    struct weir_edge *root;
+
+    growing.filter = fake_add("{'driver':'filter','node-name':'f','file':'l'}");
+    root = fake_root(growing.filter, "r", R, ALL);
+    weir_co_start(loop, grow_both, &growing);
+    while (!growing.ended) {
+        for (unsigned i = 0; i < 100; i++)
+            weir_node_follow_size(growing.filter);
+        weir_co_pause();
+    }
+    weir_loop_free(loop);
+    WEIR_ASSERT(weir_node_size(growing.filter) == 1000000 * (uint64_t)512);
     fake_root_end(root);
 }
 
@@ -97,7 +137,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_follow), cmocka_unit_test(resize), cmocka_unit_test(resize_refused),
-        cmocka_unit_test(limits),       cmocka_unit_test(cares),
+        cmocka_unit_test(limits),       cmocka_unit_test(cares),  cmocka_unit_test(grow_while_following),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -268,6 +268,8 @@ int qcow2_find_free(struct weir_node *node, uint64_t wanted, uint64_t *ret_first
     const void *block;
     int ret;
 
+    if (q->shared_block) /* its counts are nobody's, and going through it again and again would not end soon */
+        return qcow2_damaged(node, "refcount block offset", q->shared_block);
     for (;;) {
         ret = look_at_block(node, q->cursor, &block, need);
         if (ret)

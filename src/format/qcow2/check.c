@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The order of things: find, count, compare, repair; look again; and what the header says at last. */
+/* The order of things: find, count, compare, repair; look again; and what the header says at last. Everything waits. */
 #include "format/qcow2/check_state.h"
 
 #include "io/io.h"
@@ -96,18 +96,38 @@ static int begin(struct qcow2_checker *c, const struct qcow2_check_source *sourc
     return c->file_clusters > QCOW2_CHECK_CLUSTERS_MAX ? -EFBIG : 0;
 }
 
+/* Without repairs and without a word. */
+static weir_co_fn int look(struct qcow2_checker *c, const struct qcow2_check_source *source,
+                           const struct qcow2_header *header)
+{
+    int ret = begin(c, source, header);
+
+    return ret ? ret : run(c);
+}
+
 /* What is left is what a second look finds; what was repaired has been counted. */
-static weir_co_fn int look_again(struct qcow2_checker *first, const struct qcow2_check_source *source)
+static weir_co_fn int look_again(struct qcow2_checker *c, const struct qcow2_check_source *source)
 {
     struct qcow2_checker second;
-    int ret = begin(&second, source, &first->h);
+    int ret = look(&second, source, &c->h);
 
-    if (!ret)
-        ret = run(&second);
-    second.r.corruptions_fixed = first->r.corruptions_fixed;
-    second.r.leaks_fixed = first->r.leaks_fixed;
-    first->r = second.r;
+    second.r.corruptions_fixed = c->r.corruptions_fixed;
+    second.r.leaks_fixed = c->r.leaks_fixed;
+    c->r = second.r;
     done(&second);
+    return ret;
+}
+
+/* What must be known before the first write: whether it could change more than it is meant to. */
+static weir_co_fn int look_before(struct qcow2_checker *c, const struct qcow2_check_source *source)
+{
+    struct qcow2_checker before;
+    int ret = look(&before, source, &c->h);
+
+    c->tangled = before.tangled;
+    if (before.header_tangled)
+        c->fix = 0;
+    done(&before);
     return ret;
 }
 
@@ -120,6 +140,8 @@ int qcow2_check(const struct qcow2_check_source *source, unsigned fix, struct we
     c.fix = fix;
     c.report = report;
     c.arg = arg;
+    if (!ret && fix)
+        ret = look_before(&c, source);
     if (!ret)
         ret = run(&c);
     if (!ret && c.changed)

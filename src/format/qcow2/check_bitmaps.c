@@ -34,7 +34,7 @@ static int judge_entry(struct qcow2_checker *c, const struct qcow2_table *table,
         qcow2_fault(c,
                     "ERROR table of bitmap %" PRIu32 ": entry %" PRIu64 " has reserved bits set: %016" PRIx64,
                     table->index + 1, index, entry);
-        if (sound && c->fix & WEIR_CHECK_FIX_ERRORS) {
+        if (sound && qcow2_may_correct(c)) {
             qcow2_note(c, "Repairing table of bitmap %" PRIu32 ": entry %" PRIu64 ": reserved bits cleared",
                        table->index + 1, index);
             *disk = htobe64(entry & ~wrong);

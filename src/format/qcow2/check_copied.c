@@ -17,7 +17,7 @@
 static void judge(struct qcow2_checker *c, uint64_t *disk, uint64_t refcount, const char *what, bool *dirty)
 {
     uint64_t entry = be64toh(*disk);
-    bool set = refcount == 1, may = c->fix & WEIR_CHECK_FIX_ERRORS || (set && c->fix);
+    bool set = refcount == 1, may = qcow2_may_correct(c) || (set && c->fix && !c->tangled);
 
     if (!!(entry & QCOW2_COPIED) == set)
         return;

@@ -20,6 +20,8 @@ static void overlap(struct qcow2_checker *c, uint64_t cluster, unsigned kind, un
     static const char *const names[] = { "guest data", "metadata", "an L2 table", "refcounts" };
 
     qcow2_fault(c, "ERROR cluster %" PRIu64 " is used for %s and for %s", cluster, names[other], names[kind]);
+    c->header_tangled |= !cluster;
+    c->tangled |= !(kind == QCOW2_KIND_DATA && other == QCOW2_KIND_REFCOUNTS);
     if (c->silent || (kind != QCOW2_KIND_REFCOUNTS && other != QCOW2_KIND_REFCOUNTS))
         return;
     c->rebuild = true; /* which moves the refcounts away */
@@ -73,7 +75,7 @@ static bool judging(const struct qcow2_checker *c)
 
 static void clear(struct qcow2_checker *c, const struct entry *entry, unsigned word, uint64_t bits)
 {
-    if (!(c->fix & WEIR_CHECK_FIX_ERRORS))
+    if (!qcow2_may_correct(c))
         return;
     qcow2_note(c, "Repairing l2_entry=%016" PRIx64 ": bits cleared: %016" PRIx64, entry->value, bits);
     entry->disk[word] &= ~htobe64(bits);

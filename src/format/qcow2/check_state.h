@@ -56,6 +56,8 @@ struct qcow2_checker {
     bool incomplete;        /* some references could not be followed */
     bool rebuild;           /* the refcount structures cannot be repaired where they are */
     uint64_t count_faults;  /* corruptions of counts, that right ones would repair */
+    bool tangled;           /* a table shares a cluster: tables are not changed, or something else would be */
+    bool header_tangled;    /* the header does: nothing at all is repaired */
     bool changed;           /* something was written */
 
     bool no_memory; /* while counting: the result is worth nothing */
@@ -83,6 +85,12 @@ static inline bool qcow2_aligned(const struct qcow2_checker *c, uint64_t offset)
 static inline bool qcow2_inside(const struct qcow2_checker *c, uint64_t offset, uint64_t length)
 {
     return offset <= qcow2_file_end(c) && length <= qcow2_file_end(c) - offset;
+}
+
+/* Whether an entry of a table may be corrected. */
+static inline bool qcow2_may_correct(const struct qcow2_checker *c)
+{
+    return c->fix & WEIR_CHECK_FIX_ERRORS && !c->tangled;
 }
 
 /* ---- check_report.c ---- */

@@ -118,7 +118,7 @@ static int judge_l1(struct qcow2_checker *c, const struct qcow2_table *table, ui
     table_name(table, name, sizeof(name));
     if (entry & QCOW2_L1_RESERVED) {
         qcow2_fault(c, "ERROR %s: entry %" PRIu32 " has reserved bits set: %016" PRIx64, name, index, entry);
-        if (sound && c->fix & WEIR_CHECK_FIX_ERRORS) {
+        if (sound && qcow2_may_correct(c)) {
             qcow2_note(c, "Repairing %s: entry %" PRIu32 ": reserved bits cleared", name, index);
             *disk = htobe64(entry & ~QCOW2_L1_RESERVED);
             *dirty = true;

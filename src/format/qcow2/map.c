@@ -184,6 +184,18 @@ int qcow2_map_read(struct weir_node *node, uint64_t offset, uint64_t length, str
     return 0;
 }
 
+int qcow2_place_check(struct weir_node *node, const struct weir_extent *extent)
+{
+    const struct qcow2 *q = node->state;
+    unsigned bits = q->header.cluster_bits;
+    uint64_t first = extent->child_offset >> bits,
+             last = (extent->child_offset + extent->child_length - 1) >> bits;
+
+    if (!qcow2_data_apart(q) && qcow2_overlaps(node, first, last - first + 1))
+        return qcow2_damaged(node, "cluster offset", extent->child_offset);
+    return 0;
+}
+
 int qcow2_map_in_place(struct weir_node *node, const uint64_t *table, uint64_t offset, uint64_t length,
                        struct weir_extent *extent)
 {
@@ -195,10 +207,5 @@ int qcow2_map_in_place(struct weir_node *node, const uint64_t *table, uint64_t o
     if (qcow2_entry_check(node, walk.word))
         return -EIO;
     join(&walk, offset, true, extent);
-    if (!qcow2_data_apart(q) &&
-        qcow2_overlaps(node, extent->child_offset >> q->header.cluster_bits,
-                       ((extent->child_offset + extent->child_length - 1) >> q->header.cluster_bits) -
-                           (extent->child_offset >> q->header.cluster_bits) + 1))
-        return qcow2_damaged(node, "cluster offset", extent->child_offset);
-    return 0;
+    return qcow2_place_check(node, extent);
 }

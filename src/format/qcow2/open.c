@@ -313,8 +313,13 @@ static int guard_tables(struct weir_node *node)
 
     for (uint64_t i = 0; i < q->header.l1_size && !ret; i++)
         ret = qcow2_set_add(&q->l2_tables, (be64toh(q->l1[i]) & QCOW2_OFFSET_MASK) >> bits);
-    for (uint64_t i = 0; i < q->refcount_entries && !ret; i++)
-        ret = qcow2_set_add(&q->blocks, (be64toh(q->refcount_table[i]) & QCOW2_REFCOUNT_OFFSET_MASK) >> bits);
+    for (uint64_t i = 0; i < q->refcount_entries && !ret; i++) {
+        uint64_t block = (be64toh(q->refcount_table[i]) & QCOW2_REFCOUNT_OFFSET_MASK) >> bits;
+
+        if (qcow2_set_has(&q->blocks, block))
+            q->shared_block = block << bits;
+        ret = qcow2_set_add(&q->blocks, block);
+    }
     return ret;
 }
 

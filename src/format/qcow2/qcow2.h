@@ -80,6 +80,7 @@ struct qcow2 {
     uint64_t *l1;                  /* as on disk; whole pieces */
     uint64_t *refcount_table;      /* the same */
     uint64_t refcount_entries;
+    uint64_t shared_block; /* offset of a refcount block that the table lists twice; 0: none */
     struct qcow2_claim *claims;
     uint64_t cursor;     /* no free cluster lies before it */
     uint64_t high_water; /* clusters from here on were never handed out, and lie behind the end of the file */
@@ -217,6 +218,8 @@ int qcow2_map_read(struct weir_node *node, uint64_t offset, uint64_t length, str
 /* 0 with what may be overwritten in place from @offset on; -EAGAIN when nothing may. */
 int qcow2_map_in_place(struct weir_node *node, const uint64_t *table, uint64_t offset, uint64_t length,
                        struct weir_extent *extent);
+/* -EIO where data would go to a place, taken from an entry, that is a table's. */
+int qcow2_place_check(struct weir_node *node, const struct weir_extent *extent);
 /* The metadata is damaged at @what: no writes from now on. Returns -EIO. */
 int qcow2_damaged(struct weir_node *node, const char *what, uint64_t where);
 

@@ -47,15 +47,22 @@ static int switch_l1(struct weir_node *node, uint64_t *table, uint64_t first, ui
 {
     struct qcow2 *q = node->state;
     struct qcow2_header *h = &q->header;
-    uint64_t old_first = h->l1_offset >> h->cluster_bits,
-             old_clusters = qcow2_clusters(h, h->l1_size * (uint64_t)8);
+    uint64_t old_offset = h->l1_offset;
+    uint32_t old_size = h->l1_size;
+    int ret;
 
-    free(q->l1);
-    q->l1 = table;
     h->l1_offset = first << h->cluster_bits;
     h->l1_size = (uint32_t)entries;
-    qcow2_drop_tables(node, old_first, old_clusters);
-    return qcow2_header_put(node);
+    ret = qcow2_header_put(node);
+    if (ret) { /* on disk the old one goes on */
+        h->l1_offset = old_offset;
+        h->l1_size = old_size;
+        return ret;
+    }
+    free(q->l1);
+    q->l1 = table;
+    qcow2_drop_tables(node, old_offset >> h->cluster_bits, qcow2_clusters(h, old_size * (uint64_t)8));
+    return 0;
 }
 
 static weir_co_fn int grow_l1(struct weir_node *node, uint64_t entries)
@@ -82,7 +89,7 @@ static weir_co_fn int grow_l1(struct weir_node *node, uint64_t entries)
     weir_meta_begin(node);
     if (!ret)
         ret = switch_l1(node, table, first, entries);
-    else if (table) {
+    if (ret && table) {
         free(table);
         qcow2_drop_tables(node, first, clusters);
     }
@@ -125,13 +132,22 @@ static weir_co_fn int clear(struct weir_node *node, enum weir_op op, uint64_t of
     return end > offset ? weir_mapped_change(node, &request) : 0;
 }
 
-/* A backing file that is longer than the disk was must not show behind the old end. */
+/*
+ * A backing file that is longer than the disk was must not show behind the old end. Durable before the header has the
+ * new size: neither a crash nor a failure leaves a larger disk that shows it.
+ */
 static weir_co_fn int hide_backing(struct weir_node *node, uint64_t old, uint64_t size)
 {
     struct weir_edge *cow = weir_node_cow(node);
     uint64_t end = cow ? WEIR_MIN(weir_node_size(cow->node), size) : 0;
+    int ret;
 
-    return clear(node, WEIR_OP_ZERO, old, end);
+    if (end <= old)
+        return 0;
+    weir_node_set_size(node, size); /* for this change alone */
+    ret = clear(node, WEIR_OP_ZERO, old, end);
+    weir_node_set_size(node, old);
+    return ret ? ret : weir_meta_sync(node);
 }
 
 static weir_co_fn int grow(struct weir_node *node, uint64_t size)
@@ -149,10 +165,8 @@ static weir_co_fn int grow(struct weir_node *node, uint64_t size)
         weir_error_free(ignored);
     }
     if (!ret)
-        ret = store_size(node, size);
-    if (!ret)
         ret = hide_backing(node, old, size);
-    return ret;
+    return ret ? ret : store_size(node, size);
 }
 
 static weir_co_fn int shrink(struct weir_node *node, uint64_t size)

@@ -88,7 +88,7 @@ static int write_kept(struct weir_node *node, const uint64_t *table, uint64_t of
     }
     *extent = pending(q, WEIR_DATA, offset, n, QCOW2_PENDING_KEEP);
     place(q, extent, host);
-    return ret;
+    return ret ? ret : qcow2_place_check(node, extent);
 }
 
 /* Whether a write needs another host cluster than the entry has. */
@@ -180,7 +180,7 @@ static int write_subclusters(struct weir_node *node, const uint64_t *table, uint
         *extent = pending(q, WEIR_DATA, offset, 1, QCOW2_PENDING_KEEP);
         place(q, extent, word & QCOW2_OFFSET_MASK);
         narrow(h, end, extent);
-        return ret;
+        return ret ? ret : qcow2_place_check(node, extent);
     }
     ret = write_new(node, table, offset, 1, extent, need);
     /* What a shared or compressed cluster holds must come along: the whole cluster is filled. */
