@@ -31,12 +31,13 @@ def write_commands(rnd, size, cluster, count, touched, compressed=True, discard=
             offset = rnd.randrange(0, size // cluster + 1) * cluster
             length = min(cluster * rnd.choice((1, 1, 2, 5)), size - offset, 4 * MiB)
         clusters = range(offset // cluster, -(-(offset + length) // cluster))
-        if not length or kind == 'compressed' and (touched.intersection(clusters) or not discard and length % cluster):
+        fresh = not touched.intersection(clusters) and (discard or length % cluster == 0)
+        if not length or kind == 'compressed' and not fresh:
             continue
         touched.update(clusters)
         byte = rnd.randint(1, 255)
-        text = {'write': f'write -P {byte}', 'compressed': f'write -c -P {byte}', 'zero': 'write -z', 'unmap': 'write -z -u',
-                'discard': 'discard'}[kind]
+        text = {'write': f'write -P {byte}', 'compressed': f'write -c -P {byte}', 'zero': 'write -z',
+                'unmap': 'write -z -u', 'discard': 'discard'}[kind]
         result.append((f'{text} {offset} {length}', offset, length,
                        {'zero': 0, 'unmap': 0, 'discard': None}.get(kind, byte)))
     # qemu 7.2 damages an image in which it compresses after an overwritten compressed cluster was freed.
@@ -93,7 +94,8 @@ class Run:
                      self.layers(size))
 
     def write_by_qemu(self, size, count, discard):
-        commands = write_commands(self.rnd, size, self.case.cluster, count, self.touched, self.case.data == 'none', discard)
+        commands = write_commands(self.rnd, size, self.case.cluster, count, self.touched, self.case.data == 'none',
+                                  discard)
         image.io(self.top, [c[0] for c in commands], '-d', 'unmap')
         image.check(self.top)
         return commands
@@ -215,7 +217,9 @@ def reverse(test):
     tail = size
     if rnd.randrange(3) == 0:
         size = rnd.choice((size + 2 * case.l2_covers, size + 100 * case.cluster + 512)) // 512 * 512
-        run('qemu-img', 'resize', '-q', test.top, size)
+        # qemu 7.2 cannot hide a longer layer below a cluster of which only a part is new.
+        run('qemu-img', 'resize', '-q', test.top, size, ok=(0, 1))
+        size = image.Header(test.top).size
     twin = Twin(test.directory / 'twin')
     image.to_raw(test.top, twin.path)
     for _, offset, length, byte in test.write_by_qemu(tail, 20, False):

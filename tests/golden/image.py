@@ -15,8 +15,8 @@ class Header:
 
     def __init__(self, path):
         with open(path, 'rb') as file:
-            (magic, self.version, _, _, self.cluster_bits, self.size, _, self.l1_size, self.l1_offset, self.table_offset,
-             self.table_clusters, _, _) = struct.unpack('>IIQIIQIIQQIIQ', file.read(72))
+            (magic, self.version, _, _, self.cluster_bits, self.size, _, self.l1_size, self.l1_offset,
+             self.table_offset, self.table_clusters, _, _) = struct.unpack('>IIQIIQIIQQIIQ', file.read(72))
             assert magic == 0x514649fb
             file.seek(self.table_offset)
             table = file.read(self.table_clusters << self.cluster_bits)

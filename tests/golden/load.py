@@ -78,7 +78,7 @@ class Load:
         offset, length = self.range()
         if any(offset < end and begin < offset + length for begin, end in taken):
             return None
-        what = self.rnd.choice(('write',) * 8 + ('read',) * 4 + ('zero', 'zero', 'zero keep', 'zero keep', 'trim', 'trim'))
+        what = self.rnd.choice(('write',) * 8 + ('read',) * 4 + ('zero', 'zero keep', 'trim') * 2)
         if what == 'write' and length > (1 << 20):
             length = self.rnd.randint(1, 1 << 20)
         taken.append((offset, offset + length))
@@ -155,7 +155,8 @@ class Load:
             offset = begin + first * unit
             data = offset.to_bytes(8, 'big') * ((each * unit if whole else SECTOR) // 8)
             data = data[:min(len(data), self.twin.size - offset)]
-            cookies[self.handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), offset)] = ('fill', offset, len(data))
+            buffer = nbd.Buffer.from_bytearray(bytearray(data))
+            cookies[self.handle.aio_pwrite(buffer, offset)] = ('fill', offset, len(data))
             self.twin.write(offset, data)
             if len(cookies) >= 32:
                 self.wait(cookies)
