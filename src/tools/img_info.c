@@ -15,7 +15,7 @@
 
 /* ---- for people ---- */
 
-static void print_members(const json_t *object, int level);
+static void print_members(const json_t *value, int level);
 
 static void print_scalar(const json_t *value)
 {

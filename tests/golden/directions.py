@@ -13,7 +13,7 @@ from weirtest import Daemon, is_peer, nbd_connect, run
 MiB = 1 << 20
 # The image tool of the program under test as another judge: a list of argument lists, in which {image} stands for the
 # file. Each must end with status 0.
-IMG_CHECKS = []
+IMG_CHECKS = [['build/weir', 'img', 'check', '-q', '{image}']]
 
 
 def write_commands(rnd, size, cluster, count, touched, compressed=True, discard=True):

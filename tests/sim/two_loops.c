@@ -152,6 +152,7 @@ static weir_co_fn void run_side(void *arg)
         weir_co_group_start(&group, work, side->workers[i]);
     weir_co_group_wait(&group, 0);
     weir_co_group_done(&group);
+    weir_buffer_trim(); /* the loop keeps some for reuse */
     weir_mutex_lock(side->mutex);
     (*side->running)--;
     weir_co_queue_wake_all(side->done);
@@ -240,6 +241,7 @@ static weir_co_fn void stage(void *arg)
     }
     WEIR_ASSERT(!weir_node_del("image", NULL));
     weir_graph_done(WEIR_DRAIN_LIMIT_NS);
+    weir_buffer_trim();
     weir_loop_stop(weir_loop_control());
 }
 

@@ -52,6 +52,7 @@ static weir_co_fn int look(struct qcow2_checker *c, struct plan *plan)
 {
     uint64_t entries = qcow2_block_entries(&c->h);
 
+    WEIR_ASSERT(entries); /* at least 64, whatever an image says: the header was checked */
     for (uint64_t first = 0; first < c->file_clusters; first += QCOW2_COUNTS_WINDOW) {
         uint64_t end = WEIR_MIN(first + QCOW2_COUNTS_WINDOW, c->file_clusters);
         int ret = qcow2_count_window(c, first, true);
