@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * qcow2_check [leaks|all] [writes=N] FILE [DATA-FILE]: the check of an image as a program of its own, for the tests
- * that plant faults (tests/integration/test_qcow2_check.py). Prints what is found, then the result as
- * "result: NAME=NUMBER ...". With writes=N all writes after the N-th fail, as if the machine had stopped there.
+ * qcow2_check [leaks|all] [writes=N] [bad=OFFSET] FILE [DATA-FILE]: the check of an image as a program of its own, for
+ * the tests that plant faults (tests/integration/test_qcow2_check.py). Prints what is found, then the result as
+ * "result: NAME=NUMBER ...". With writes=N all writes after the N-th fail, as if the machine had stopped there; with
+ * bad=OFFSET reads of that byte do.
  */
 #include "driver_world.h"
 #include "format/qcow2/check.h"
@@ -12,9 +13,9 @@
 static const char *file_name, *data_name;
 static unsigned fix;
 static bool failed;
-static unsigned long writes_left = ULONG_MAX;
+static unsigned long writes_left = ULONG_MAX, bad_offset = ULONG_MAX;
 
-/* ---- a filter whose writes end ---- */
+/* ---- a filter whose writes end, or that has a bad place ---- */
 
 static weir_co_fn int cut_open(struct weir_node *node, const void *options, struct weir_error **err)
 {
@@ -29,14 +30,17 @@ static weir_co_fn int cut_open(struct weir_node *node, const void *options, stru
 
 static unsigned cut_cares(struct weir_node *node)
 {
-    return WEIR_OP_BIT(WEIR_OP_WRITE);
+    return WEIR_OP_BIT(WEIR_OP_WRITE) | WEIR_OP_BIT(WEIR_OP_READ);
 }
 
 static weir_co_fn int cut_submit(struct weir_node *node, struct weir_request *request)
 {
-    if (!writes_left)
+    if (request->op == WEIR_OP_READ && bad_offset >= request->offset &&
+        bad_offset - request->offset < request->length)
         return -EIO;
-    writes_left--;
+    if (request->op == WEIR_OP_WRITE && !writes_left)
+        return -EIO;
+    writes_left -= request->op == WEIR_OP_WRITE;
     return weir_io(weir_node_filtered(node), request);
 }
 
@@ -121,6 +125,8 @@ int main(int argc, char **argv)
     at += !!fix;
     if (at < argc && !strncmp(argv[at], "writes=", 7))
         writes_left = strtoul(argv[at++] + 7, NULL, 10);
+    if (at < argc && !strncmp(argv[at], "bad=", 4))
+        bad_offset = strtoul(argv[at++] + 4, NULL, 10);
     if (at >= argc)
         return 2;
     file_name = argv[at];

@@ -125,7 +125,7 @@ static weir_co_fn int look_before(struct qcow2_checker *c, const struct qcow2_ch
     int ret = look(&before, source, &c->h);
 
     c->tangled = before.tangled;
-    if (before.header_tangled)
+    if (before.knotted)
         c->fix = 0;
     done(&before);
     return ret;
@@ -144,6 +144,8 @@ int qcow2_check(const struct qcow2_check_source *source, unsigned fix, struct we
         ret = look_before(&c, source);
     if (!ret)
         ret = run(&c);
+    if (!ret && c.knotted && fix)
+        qcow2_note(&c, "ERROR tables share clusters, so that nothing can be repaired without a guess");
     if (!ret && c.changed)
         ret = look_again(&c, source);
     if (!ret && fix & WEIR_CHECK_FIX_ERRORS && !c.r.corruptions && !c.r.check_errors)

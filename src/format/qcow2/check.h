@@ -12,9 +12,9 @@
  * What is not, because that would be a guess about data or might change something else: entries that point to no
  * cluster (unaligned, beyond the end of the file), clusters that are data and metadata at once, subclusters that are
  * both or have no cluster, external data that is not where the guest's offset is, tables of wrong sizes, snapshot
- * tables and bitmap directories that end too early. Tables that share a cluster with anything are not corrected; where
- * the header does, nothing is. While there is any entry that could not be followed, nothing is freed: what looks
- * leaked may be what that entry meant.
+ * tables and bitmap directories that end too early. Where tables share clusters with each other, with guest data or
+ * with the header, nothing is repaired at all (refcounts that do are moved away). While there is any entry that could
+ * not be followed, nothing is freed: what looks leaked may be what that entry meant.
  */
 #ifndef WEIR_FORMAT_QCOW2_CHECK_H
 #define WEIR_FORMAT_QCOW2_CHECK_H

@@ -20,8 +20,10 @@ static void overlap(struct qcow2_checker *c, uint64_t cluster, unsigned kind, un
     static const char *const names[] = { "guest data", "metadata", "an L2 table", "refcounts" };
 
     qcow2_fault(c, "ERROR cluster %" PRIu64 " is used for %s and for %s", cluster, names[other], names[kind]);
-    c->header_tangled |= !cluster;
-    c->tangled |= !(kind == QCOW2_KIND_DATA && other == QCOW2_KIND_REFCOUNTS);
+    if (!cluster || (kind != QCOW2_KIND_REFCOUNTS && other != QCOW2_KIND_REFCOUNTS))
+        c->knotted = true;
+    else if (kind != QCOW2_KIND_DATA && other != QCOW2_KIND_DATA)
+        c->tangled = true;
     if (c->silent || (kind != QCOW2_KIND_REFCOUNTS && other != QCOW2_KIND_REFCOUNTS))
         return;
     c->rebuild = true; /* which moves the refcounts away */

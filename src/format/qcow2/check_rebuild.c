@@ -165,7 +165,7 @@ static weir_co_fn int carry_out(struct qcow2_checker *c, struct plan *plan)
     if (!c->incomplete)
         c->r.leaks_fixed += c->r.leaks;
     c->file_clusters = plan->end;
-    c->rebuild = false;
+    c->rebuild = c->tangled = false;
     return qcow2_find_blocks(c);
 }
 

@@ -56,9 +56,9 @@ struct qcow2_checker {
     bool incomplete;        /* some references could not be followed */
     bool rebuild;           /* the refcount structures cannot be repaired where they are */
     uint64_t count_faults;  /* corruptions of counts, that right ones would repair */
-    bool tangled;           /* a table shares a cluster: tables are not changed, or something else would be */
-    bool header_tangled;    /* the header does: nothing at all is repaired */
-    bool changed;           /* something was written */
+    bool tangled; /* refcounts share a cluster with a table: none is corrected before they have moved */
+    bool knotted; /* other tables do, or the header: nothing at all is repaired */
+    bool changed; /* something was written */
 
     bool no_memory; /* while counting: the result is worth nothing */
 
