@@ -228,26 +228,32 @@ static weir_co_fn int named_child(struct weir_node *node, const char *name, cons
     return ret;
 }
 
-static weir_co_fn int open_backing(struct weir_node *node, const struct weir_opts_qcow2 *opts,
-                                   struct weir_error **err)
+/* What the option says, else what the header names; *ret_options is a new reference, NULL: no backing file. */
+static weir_co_fn int choose_backing(struct weir_node *node, const struct weir_opts_qcow2 *opts,
+                                     json_t **ret_options, struct weir_error **err)
 {
     struct qcow2 *q = node->state;
-    json_t *options;
-    int ret;
 
+    *ret_options = NULL;
     if (opts->has_backing) {
         q->backing_given = true;
-        return json_is_null(opts->backing)
-                   ? 0
-                   : weir_node_open_child(node, opts->backing, "backing", WEIR_ROLE_COW, NULL, err);
+        *ret_options = json_is_null(opts->backing) ? NULL : json_incref(opts->backing);
+        return 0;
     }
     if (!q->backing_name || !*q->backing_name)
         return 0;
-    ret = named_child(node, q->backing_name, q->backing_format, &options, err);
-    if (!ret) {
+    return named_child(node, q->backing_name, q->backing_format, ret_options, err);
+}
+
+static weir_co_fn int open_backing(struct weir_node *node, const struct weir_opts_qcow2 *opts,
+                                   struct weir_error **err)
+{
+    json_t *options;
+    int ret = choose_backing(node, opts, &options, err);
+
+    if (!ret && options)
         ret = weir_node_open_child(node, options, "backing", WEIR_ROLE_COW, NULL, err);
-        json_decref(options);
-    }
+    json_decref(options);
     if (ret)
         weir_error_prefix(err, "Could not open backing file: ");
     return ret;

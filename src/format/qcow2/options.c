@@ -103,7 +103,7 @@ int qcow2_options_take(struct weir_node *node, const struct weir_opts_qcow2 *opt
     struct qcow2 *q = node->state;
     int ret = check_caches(opts, err);
 
-    if (!ret && opts->cache_clean_interval < 0)
+    if (!ret && (opts->cache_clean_interval < 0 || opts->cache_clean_interval > (int64_t)UINT32_MAX))
         ret = weir_error_set(err, -EINVAL, "Cache clean interval too big");
     if (ret)
         return ret;
@@ -125,6 +125,6 @@ int qcow2_options_take(struct weir_node *node, const struct weir_opts_qcow2 *opt
     if (q->discard_no_unref && q->header.version < 3)
         return weir_error_set(err, -EINVAL, "discard-no-unref is only supported since qcow2 version 3");
     meta->cache_max = cache_bytes(&q->header, opts);
-    meta->clean_interval_ns = WEIR_MIN(opts->cache_clean_interval, INT64_MAX / SECOND_NS) * SECOND_NS;
+    meta->clean_interval_ns = opts->cache_clean_interval * SECOND_NS;
     return 0;
 }
