@@ -224,6 +224,9 @@ static weir_co_fn int named_child(struct weir_node *node, const char *name, cons
     }
     if (!ret)
         *ret_options = json_pack("{s:s, s:O}", "driver", format, "file", protocol);
+    /* Never to be taken for "none": the disk would read as something else. */
+    if (!ret && !*ret_options)
+        ret = weir_error_set(err, -EINVAL, "The name of the backing format is not UTF-8");
     json_decref(protocol);
     return ret;
 }
