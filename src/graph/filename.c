@@ -6,7 +6,6 @@
 #include "graph/graph.h"
 #include "sys/sys.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

@@ -61,9 +61,8 @@ static void commit_data(struct weir_node *node, const struct weir_extent *extent
     if (is_new)
         qcow2_count_raise(node, piece->host >> q->header.cluster_bits);
     qcow2_entry_set(node, piece->table, piece->index, piece->host | QCOW2_COPIED, bitmap);
-    if (is_new)
-        drop_entry(node, piece->word, QCOW2_DISCARD_OTHER);
-    else if (piece->word & QCOW2_COMPRESSED) /* of a data file: cannot be, but must not be lost */
+    /* Beside a data file there is nothing compressed, but a damaged image may say so. */
+    if (is_new || (piece->word & QCOW2_COMPRESSED))
         drop_entry(node, piece->word, QCOW2_DISCARD_OTHER);
 }
 

@@ -235,11 +235,10 @@ static weir_co_fn int named_child(struct weir_node *node, const char *name, cons
 static weir_co_fn int choose_backing(struct weir_node *node, const struct weir_opts_qcow2 *opts,
                                      json_t **ret_options, struct weir_error **err)
 {
-    struct qcow2 *q = node->state;
+    const struct qcow2 *q = node->state;
 
     *ret_options = NULL;
     if (opts->has_backing) {
-        q->backing_given = true;
         *ret_options = json_is_null(opts->backing) ? NULL : json_incref(opts->backing);
         return 0;
     }

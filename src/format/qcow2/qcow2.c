@@ -82,8 +82,10 @@ static weir_co_fn int qcow2_check_slot(struct weir_node *node, unsigned fix,
         .file = q->file, .data = q->data, .header = &header, .ret_header = fix ? &q->header : NULL
     };
     /* Twice: the first one frees what was given up, the second writes the lower counts. */
-    int ret = node->read_only ? 0 : weir_meta_sync_all(node) ? -EIO : weir_meta_sync_all(node);
+    int ret = node->read_only ? 0 : weir_meta_sync_all(node);
 
+    if (!ret && !node->read_only)
+        ret = weir_meta_sync_all(node);
     if (ret)
         return weir_error_set_errno(err, ret, "Could not write back the tables");
     ret = qcow2_check(&source, fix, ret_result, report, arg, err);

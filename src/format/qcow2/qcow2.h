@@ -93,7 +93,6 @@ struct qcow2 {
 
     bool discard[QCOW2_DISCARDS], discard_no_unref, lazy_refcounts;
     char *backing_name, *backing_format, *data_file_name; /* from the header; NULL: none */
-    bool backing_given;                                   /* the option says what the backing file is */
     struct qcow2_snapshot *snapshots;                     /* header.snapshot_count */
     struct qcow2_bitmap *bitmaps;
     uint32_t bitmap_count;
