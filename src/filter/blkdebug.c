@@ -388,7 +388,7 @@ static unsigned blkdebug_cares(struct weir_node *node)
 static weir_co_fn int forward(struct blkdebug_state *debug, struct weir_request *request)
 {
     if (request->op == WEIR_OP_STATUS)
-        return weir_io_status(debug->image, request->offset, request->length, false, request->status);
+        return weir_io_status(debug->image, request->offset, request->length, 0, request->status);
     return weir_io(debug->image, request);
 }
 

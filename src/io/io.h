@@ -47,13 +47,13 @@ int weir_io_write(struct weir_edge *edge, uint64_t offset, uint64_t length, cons
                   unsigned flags) weir_co_fn weir_must_check;
 int weir_io_flush(struct weir_edge *edge) weir_co_fn weir_must_check;
 /*
- * What the first part of [@offset, @offset + @length) is, through filters and (@deep) the backing chain; @deep
- * false stops at the first layer that can have data of its own. Below a root operation.
+ * What the first part of [@offset, @offset + @length) is, through filters and, with WEIR_REQUEST_DEEP among the
+ * @flags, the backing chain; without it up to the first layer that can have data of its own. Below a root operation.
  */
-int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep,
+int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
                    struct weir_status *ret_status) weir_co_fn weir_must_check;
 /* The same for root users. */
-int weir_root_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep,
+int weir_root_status(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
                      struct weir_status *ret_status) weir_co_fn weir_must_check;
 
 #endif

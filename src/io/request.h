@@ -23,6 +23,10 @@ enum weir_request_flags {
     WEIR_REQUEST_UNCHANGED = 1 << 4,   /* WRITE: does not change what a reader sees */
     WEIR_REQUEST_UNSTABLE = 1 << 5,    /* the buffer may change while it is written: copy before use twice */
     WEIR_REQUEST_PREFETCH = 1 << 6,    /* READ without a buffer: only bring it near (copy-on-read) */
+    /* Advice, of a copy by a loop that serves no guest. WRITE: to where nothing is stored yet. STATUS: need not wait
+     * for a worker. */
+    WEIR_REQUEST_BULK = 1 << 7,
+    WEIR_REQUEST_DEEP = 1 << 8, /* STATUS: of the backing chain, not of the first layer */
 };
 
 /* What STATUS answers for the beginning of a range. */

@@ -91,7 +91,7 @@ int weir_root_try(struct weir_edge *edge, struct weir_request *request)
     return ret > 0 ? 0 : ret;
 }
 
-int weir_root_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep,
+int weir_root_status(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
                      struct weir_status *ret_status)
 {
     struct weir_gate_op op = { .op = WEIR_OP_STATUS, .offset = offset, .length = length };
@@ -105,7 +105,7 @@ int weir_root_status(struct weir_edge *edge, uint64_t offset, uint64_t length, b
     else
         ret = offset >= size || length > size - offset || !length
                   ? -EINVAL
-                  : weir_io_status(edge, offset, length, deep, ret_status);
+                  : weir_io_status(edge, offset, length, flags, ret_status);
     weir_gate_leave(&op);
     return ret;
 }

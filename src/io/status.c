@@ -14,10 +14,10 @@ static struct weir_status simple(uint64_t length, bool data, bool zero, bool all
     return (struct weir_status){ .length = length, .data = data, .zero = zero, .allocated = allocated };
 }
 
-static weir_co_fn int leaf_status(struct weir_node *node, uint64_t offset, uint64_t length,
+static weir_co_fn int leaf_status(struct weir_node *node, uint64_t offset, uint64_t length, unsigned flags,
                                   struct weir_status *ret_status)
 {
-    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, 0);
+    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, flags);
     struct weir_status status = simple(length, true, false, true);
     uint64_t align = WEIR_MAX(node->limits.request_align, 1u);
     int ret;
@@ -70,7 +70,7 @@ static weir_co_fn bool has_many_holes(struct weir_node *node, struct weir_node *
  * disk is: it is not asked.
  */
 static weir_co_fn int data_status(struct weir_node *node, const struct weir_extent *extent, uint64_t offset,
-                                  uint64_t length, struct weir_status *ret_status)
+                                  uint64_t length, unsigned flags, struct weir_status *ret_status)
 {
     struct weir_node *file = weir_node_skip_filters(extent->edge->node);
     uint64_t child_offset = extent->child_offset + (offset - extent->offset);
@@ -85,7 +85,7 @@ static weir_co_fn int data_status(struct weir_node *node, const struct weir_exte
         ret_status->file_offset = child_offset;
         return 0;
     }
-    ret = weir_io_status(extent->edge, child_offset, length, false, &below);
+    ret = weir_io_status(extent->edge, child_offset, length, flags & ~(unsigned)WEIR_REQUEST_DEEP, &below);
     if (ret)
         return ret;
     below.allocated = true;
@@ -95,8 +95,8 @@ static weir_co_fn int data_status(struct weir_node *node, const struct weir_exte
     return 0;
 }
 
-static weir_co_fn int unmapped_status(struct weir_node *node, uint64_t offset, uint64_t length, bool deep,
-                                      struct weir_status *ret_status)
+static weir_co_fn int unmapped_status(struct weir_node *node, uint64_t offset, uint64_t length,
+                                      unsigned flags, struct weir_status *ret_status)
 {
     struct weir_edge *cow = weir_node_cow(node);
     uint64_t below = cow ? weir_node_size(cow->node) : 0;
@@ -105,23 +105,23 @@ static weir_co_fn int unmapped_status(struct weir_node *node, uint64_t offset, u
     /* Behind the end of a shorter backing image nobody in the chain has anything. */
     if (below > offset)
         length = WEIR_MIN(length, below - offset);
-    else if (deep)
+    else if (flags & WEIR_REQUEST_DEEP)
         cow = NULL;
     if (!cow) {
         *ret_status = simple(length, false, true, false);
         return 0;
     }
-    if (!deep) {
+    if (!(flags & WEIR_REQUEST_DEEP)) {
         *ret_status = simple(length, false, false, false);
         return 0;
     }
-    ret = weir_io_status(cow, offset, length, true, ret_status);
+    ret = weir_io_status(cow, offset, length, flags, ret_status);
     if (!ret)
         ret_status->depth++;
     return ret;
 }
 
-static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uint64_t length, bool deep,
+static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uint64_t length, unsigned flags,
                                     struct weir_status *ret_status)
 {
     bool locks = weir_node_allocates(node) && WEIR_LAW(WEIR_LAW_PIN);
@@ -138,7 +138,7 @@ static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uin
         length = WEIR_MIN(length, extent.offset + extent.length - offset);
         switch (extent.where) {
         case WEIR_DATA:
-            ret = data_status(node, &extent, offset, length, ret_status);
+            ret = data_status(node, &extent, offset, length, flags, ret_status);
             break;
         case WEIR_ENCODED:
             *ret_status = simple(length, true, false, true);
@@ -148,7 +148,7 @@ static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uin
             *ret_status = simple(length, false, true, true);
             break;
         case WEIR_UNMAPPED:
-            ret = unmapped_status(node, offset, length, deep, ret_status);
+            ret = unmapped_status(node, offset, length, flags, ret_status);
             break;
         }
     }
@@ -156,7 +156,7 @@ static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uin
     return ret;
 }
 
-int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, bool deep,
+int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
                    struct weir_status *ret_status)
 {
     struct weir_node *node = edge->node;
@@ -169,12 +169,12 @@ int weir_io_status(struct weir_edge *edge, uint64_t offset, uint64_t length, boo
     }
     length = WEIR_MIN(length, size - offset);
     if (weir_node_submits(node, WEIR_OP_STATUS))
-        return leaf_status(node, offset, length, ret_status);
+        return leaf_status(node, offset, length, flags, ret_status);
     if (node->driver->map)
-        return mapped_status(node, offset, length, deep, ret_status);
+        return mapped_status(node, offset, length, flags, ret_status);
     below = weir_node_filtered(node);
     if (below)
-        return weir_io_status(below, offset, length, deep, ret_status);
+        return weir_io_status(below, offset, length, flags, ret_status);
     *ret_status = simple(length, true, false, true);
     ret_status->file = node;
     ret_status->file_offset = offset;

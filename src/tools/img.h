@@ -156,10 +156,10 @@ int img_make(const char *name, const struct img_format *format, const json_t *va
 /* ---- many coroutines at one image (img_workers.c) ---- */
 /*
  * Runs @run(@arg) @count times at once, on two loops in turn, so that one can copy while the other waits or compares;
- * returns when all have ended.
+ * returns when all have ended. With @here (or NULL) they share one loop, and the other, the caller's, runs @here(@arg).
  */
-int img_workers(unsigned count, void (*run)(void *arg) weir_co_fn, void *arg,
-                struct weir_error **err) weir_co_fn weir_must_check;
+int img_workers(unsigned count, void (*run)(void *arg) weir_co_fn, void (*here)(void *arg) weir_co_fn,
+                void *arg, struct weir_error **err) weir_co_fn weir_must_check;
 /* Reads into a plain buffer. */
 int img_read(struct weir_edge *edge, uint64_t offset, uint64_t length, struct weir_buffer *buffer,
              uint64_t skip) weir_co_fn weir_must_check;

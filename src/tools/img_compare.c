@@ -88,7 +88,8 @@ static weir_co_fn int look(struct compare *compare, unsigned which)
         side->status_end = UINT64_MAX;
         return 0;
     }
-    ret = weir_root_status(side->edge, compare->cursor, side->size - compare->cursor, true, &side->status);
+    ret = weir_root_status(side->edge, compare->cursor, side->size - compare->cursor,
+                           WEIR_REQUEST_DEEP | WEIR_REQUEST_BULK, &side->status);
     if (ret)
         found(compare, compare->cursor, STATUS_FAILED, ret, which);
     else
@@ -248,7 +249,7 @@ static weir_co_fn int compare_images(struct compare *compare, bool quiet)
     weir_co_mutex_init(&compare->cursor_lock);
     weir_mutex_init(&compare->mutex);
     img_progress_set(&compare->progress, 0, 100);
-    ret = img_workers(workers, worker, compare, &err);
+    ret = img_workers(workers, worker, NULL, compare, &err);
     weir_mutex_done(&compare->mutex);
     weir_co_mutex_done(&compare->cursor_lock);
     if (ret) {

@@ -16,6 +16,8 @@ struct convert_source {
     uint64_t start, size; /* where it begins in the target */
 };
 
+struct waiting; /* see img_convert_copy.c */
+
 struct convert {
     /* ---- given ---- */
     const struct img *img;
@@ -43,9 +45,11 @@ struct convert {
     uint64_t status_end;              /* what `status` says holds up to here */
     struct weir_status status;
     struct weir_mutex mutex; /* guards what follows */
-    struct weir_co_queue turns;
-    uint64_t turn; /* the piece that may be written now */
-    uint64_t done; /* bytes */
+    struct weir_co_queue writer;
+    unsigned reading;         /* workers that may bring another piece */
+    uint64_t turn;            /* the piece that is written next, or now */
+    struct waiting **waiting; /* what was read: piece n at n % workers */
+    uint64_t done;            /* bytes */
     int64_t due_ns;
     bool failed;
 };

@@ -4,8 +4,8 @@
  *
  * A cursor cuts the disk into pieces by the block status of the sources: data, zero, or nothing that the target would
  * need. Pieces end at multiples of the unit that the target allocates in, so that no unit is written twice. Several
- * coroutines take pieces, read them, and look for zeroes. Unless told otherwise they write one after the other, in the
- * order of the disk: turn n belongs to piece n, and every piece passes its turn on, also one that failed.
+ * coroutines take pieces and read them. Unless told otherwise another one, on a loop of its own, looks for zeroes and
+ * writes, in the order of the disk: turn n belongs to piece n, and every piece takes its turn, also one that failed.
  */
 #include "tools/img_convert.h"
 
@@ -27,6 +27,14 @@ struct piece {
     enum what what;
     uint64_t offset, length;
     uint64_t number; /* its turn */
+};
+
+/* A piece that was read; its worker waits. */
+struct waiting {
+    const struct piece *piece;
+    struct weir_buffer *buffer;
+    struct weir_co_queue owner;
+    bool written;
 };
 
 /* The first failure is told, the others are its company. */
@@ -69,7 +77,8 @@ static weir_co_fn int look(struct convert *convert)
 
     if (convert->cursor < convert->status_end)
         return 0;
-    ret = weir_root_status(source->edge, offset, source->size - offset, !convert->based, &convert->status);
+    ret = weir_root_status(source->edge, offset, source->size - offset,
+                           WEIR_REQUEST_BULK | (convert->based ? 0 : WEIR_REQUEST_DEEP), &convert->status);
     if (ret == -EIO && convert->salvage) {
         /* Where nobody knows, the read will say. */
         convert->status = (struct weir_status){ .data = true,
@@ -169,7 +178,8 @@ static weir_co_fn int read_piece(struct convert *convert, const struct piece *pi
 static weir_co_fn int write_data(struct convert *convert, uint64_t offset, uint64_t length,
                                  struct weir_buffer *buffer, uint64_t skip)
 {
-    unsigned flags = convert->write_flags | (convert->compressed ? WEIR_REQUEST_COMPRESSED : 0);
+    unsigned flags = convert->write_flags | (convert->compressed ? WEIR_REQUEST_COMPRESSED : 0) |
+                     (offset >= convert->zero_from ? WEIR_REQUEST_BULK : 0);
     struct iovec iov = { (char *)buffer->data + skip, length };
     struct weir_request request = weir_request_make(WEIR_OP_WRITE, offset, length, &iov, 1, flags);
 
@@ -187,7 +197,8 @@ static weir_co_fn int write_zeroes(struct convert *convert, uint64_t offset, uin
 
         if (offset >= convert->zero_from)
             return 0;
-        ret = weir_root_status(convert->target, offset, length, true, &status);
+        ret =
+            weir_root_status(convert->target, offset, length, WEIR_REQUEST_DEEP | WEIR_REQUEST_BULK, &status);
         if (ret)
             return ret;
         if (!status.zero || status.data) {
@@ -240,27 +251,6 @@ static weir_co_fn int write_piece(struct convert *convert, const struct piece *p
 
 /* ---- the workers ---- */
 
-/* Waits until all pieces before it have been written. */
-static weir_co_fn void wait_turn(struct convert *convert, const struct piece *piece)
-{
-    if (convert->out_of_order || convert->compressed)
-        return;
-    weir_mutex_lock(&convert->mutex);
-    while (convert->turn != piece->number)
-        weir_co_queue_wait(&convert->turns, &convert->mutex);
-    weir_mutex_unlock(&convert->mutex);
-}
-
-static void pass_turn(struct convert *convert, const struct piece *piece)
-{
-    WEIR_SCOPE_LOCK(&convert->mutex);
-    convert->turn++;
-    weir_co_queue_wake_all(&convert->turns);
-    convert->done += piece->length;
-    if (!convert->failed)
-        img_progress_set(&convert->progress, convert->done, convert->size);
-}
-
 /* Waits for when the rate limit lets the piece begin. */
 static weir_co_fn void pace(struct convert *convert, const struct piece *piece)
 {
@@ -275,27 +265,98 @@ static weir_co_fn void pace(struct convert *convert, const struct piece *piece)
     weir_co_sleep_until(start);
 }
 
+/* ---- whose turn it is ---- */
+
+/* Writes what was read, unless something has failed already; the piece is done either way. */
+static weir_co_fn void put_piece(struct convert *convert, const struct piece *piece,
+                                 struct weir_buffer *buffer)
+{
+    int ret;
+
+    if (has_failed(convert))
+        return;
+    ret = write_piece(convert, piece, buffer);
+    if (ret)
+        fail(convert, "writing at byte", piece->offset, convert->target_name, ret);
+}
+
+/* mutex held. */
+static void count(struct convert *convert, uint64_t length)
+{
+    convert->done += length;
+    if (!convert->failed)
+        img_progress_set(&convert->progress, convert->done, convert->size);
+}
+
+static bool in_turn(const struct convert *convert)
+{
+    return !convert->out_of_order && !convert->compressed;
+}
+
+/* The piece that must be written next, if it is here; mutex held. */
+static struct waiting *next_waiting(const struct convert *convert)
+{
+    struct waiting *waiting = convert->waiting[convert->turn % convert->workers];
+
+    return waiting && waiting->piece->number == convert->turn ? waiting : NULL;
+}
+
+/* Hands the piece in, and comes back when it has been written. */
+static weir_co_fn void wait_written(struct convert *convert, const struct piece *piece,
+                                    struct weir_buffer *buffer)
+{
+    struct waiting mine = { .piece = piece, .buffer = buffer };
+
+    weir_co_queue_init(&mine.owner);
+    weir_mutex_lock(&convert->mutex);
+    convert->waiting[piece->number % convert->workers] = &mine;
+    weir_co_queue_wake_all(&convert->writer);
+    while (!mine.written)
+        weir_co_queue_wait(&mine.owner, &convert->mutex);
+    weir_mutex_unlock(&convert->mutex);
+}
+
+/* Writes the pieces one after the other, until no worker is left to bring one. */
+static weir_co_fn void write_in_turn(void *arg)
+{
+    struct convert *convert = arg;
+    struct waiting *next;
+
+    weir_mutex_lock(&convert->mutex);
+    while ((next = next_waiting(convert)) || convert->reading) {
+        if (!next) {
+            weir_co_queue_wait(&convert->writer, &convert->mutex);
+            continue;
+        }
+        weir_mutex_unlock(&convert->mutex);
+        put_piece(convert, next->piece, next->buffer);
+        weir_mutex_lock(&convert->mutex);
+        count(convert, next->piece->length);
+        convert->waiting[convert->turn++ % convert->workers] = NULL;
+        next->written = true;
+        weir_co_queue_wake_all(&next->owner);
+    }
+    weir_mutex_unlock(&convert->mutex);
+}
+
 static weir_co_fn void copy_piece(struct convert *convert, const struct piece *piece,
                                   struct weir_buffer *buffer)
 {
-    int ret = 0;
-
     if (piece->what == DATA) {
         pace(convert, piece);
-        ret = read_piece(convert, piece, buffer);
+        (void)read_piece(convert, piece, buffer); /* a failure is told, and then nothing more is written */
     }
-    wait_turn(convert, piece);
-    if (!ret && !has_failed(convert)) {
-        ret = write_piece(convert, piece, buffer);
-        if (ret)
-            fail(convert, "writing at byte", piece->offset, convert->target_name, ret);
+    if (in_turn(convert)) {
+        wait_written(convert, piece, buffer);
+        return;
     }
-    pass_turn(convert, piece);
+    put_piece(convert, piece, buffer);
+    WEIR_SCOPE_LOCK(&convert->mutex);
+    count(convert, piece->length);
 }
 
-static weir_co_fn void worker(void *arg)
+static weir_co_fn void copy_pieces(struct convert *convert)
 {
-    struct convert *convert = arg;
     uint64_t length = convert->compressed ? convert->unit : CHUNK;
     struct weir_buffer *buffer = weir_buffer_new(WEIR_MIN(length, weir_align_up(convert->size, SECTOR)));
 
@@ -315,6 +376,16 @@ static weir_co_fn void worker(void *arg)
         copy_piece(convert, &piece, buffer);
     }
     weir_buffer_unref(buffer);
+}
+
+static weir_co_fn void worker(void *arg)
+{
+    struct convert *convert = arg;
+
+    copy_pieces(convert);
+    WEIR_SCOPE_LOCK(&convert->mutex);
+    if (!--convert->reading)
+        weir_co_queue_wake_all(&convert->writer);
 }
 
 /* ---- all of it ---- */
@@ -342,14 +413,18 @@ static uint64_t unit_of(const struct convert *convert)
 
 int convert_copy(struct convert *convert)
 {
+    unsigned workers = convert->size > CHUNK ? convert->workers : 1;
+    weir_autofree struct waiting **waiting = weir_new_array(struct waiting *, workers);
     struct weir_error *err = NULL;
 
     convert->unit = unit_of(convert);
+    convert->waiting = waiting;
+    convert->workers = convert->reading = workers;
+    weir_co_queue_init(&convert->writer);
     weir_co_mutex_init(&convert->cursor_lock);
     weir_mutex_init(&convert->mutex);
-    weir_co_queue_init(&convert->turns);
     img_progress_set(&convert->progress, 0, 100);
-    if (img_workers(convert->size > CHUNK ? convert->workers : 1, worker, convert, &err)) {
+    if (img_workers(workers, worker, in_turn(convert) ? write_in_turn : NULL, convert, &err)) {
         img_fail(convert->img, err, "%s", convert->target_name);
         convert->failed = true;
     }

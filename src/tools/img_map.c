@@ -72,7 +72,7 @@ static weir_co_fn int walk(const struct img *img, struct map *map, struct weir_e
     while (offset < end && !ret) {
         struct weir_status status;
 
-        ret = weir_root_status(edge, offset, end - offset, true, &status);
+        ret = weir_root_status(edge, offset, end - offset, WEIR_REQUEST_DEEP | WEIR_REQUEST_BULK, &status);
         if (ret) {
             img_complain(img, "Could not read file metadata: %s", strerror(-ret));
             return 1;

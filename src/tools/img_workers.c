@@ -29,7 +29,8 @@ static weir_co_fn void worker_main(void *arg)
         weir_co_queue_wake_all(&workers->ended);
 }
 
-int img_workers(unsigned count, void (*run)(void *arg) weir_co_fn, void *arg, struct weir_error **err)
+int img_workers(unsigned count, void (*run)(void *arg) weir_co_fn, void (*here)(void *arg) weir_co_fn,
+                void *arg, struct weir_error **err)
 {
     struct workers workers = { .run = run, .arg = arg, .running = count };
     struct weir_iothread *iothread = NULL;
@@ -43,7 +44,10 @@ int img_workers(unsigned count, void (*run)(void *arg) weir_co_fn, void *arg, st
     weir_mutex_init(&workers.mutex);
     weir_co_queue_init(&workers.ended);
     for (unsigned i = 0; i < count; i++)
-        weir_co_start(i % 2 ? weir_iothread_loop(iothread) : weir_loop_control(), worker_main, &workers);
+        weir_co_start(iothread && (here || i % 2) ? weir_iothread_loop(iothread) : weir_loop_control(),
+                      worker_main, &workers);
+    if (here)
+        here(arg);
     weir_mutex_lock(&workers.mutex);
     while (workers.running)
         weir_co_queue_wait(&workers.ended, &workers.mutex);

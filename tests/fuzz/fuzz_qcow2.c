@@ -241,7 +241,7 @@ static weir_co_fn void serve(unsigned what, unsigned where)
         if (length) {
             (void)request(edge, WEIR_OP_READ, 0, length, buffer, 0);
             (void)request(edge, WEIR_OP_READ, size - length, length, buffer, 0);
-            if (!weir_root_status(edge, 0, size, true, &status))
+            if (!weir_root_status(edge, 0, size, WEIR_REQUEST_DEEP, &status))
                 WEIR_ASSERT(status.length && status.length <= size);
         }
         if (what & WRITE)

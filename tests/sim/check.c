@@ -158,7 +158,7 @@ static weir_co_fn void check_status(struct weir_edge *edge, const uint8_t *bytes
 {
     for (uint64_t at = 0; at < seed.plan.size;) {
         struct weir_status status = { 0 };
-        int ret = weir_root_status(edge, at, seed.plan.size - at, true, &status);
+        int ret = weir_root_status(edge, at, seed.plan.size - at, WEIR_REQUEST_DEEP, &status);
 
         CHECK(!ret && status.length, "status at %llu: %s", (unsigned long long)at, strerror(-ret));
         for (uint64_t i = 0; status.zero && i < status.length; i++)

@@ -261,7 +261,8 @@ static weir_co_fn void run_status(struct queue *queue, bool own)
     int ret;
 
     op_begin(op);
-    ret = weir_root_status(queue->edge, offset, op->request.length, pick(4), &status);
+    ret = weir_root_status(queue->edge, offset, op->request.length,
+                           (pick(4) ? WEIR_REQUEST_DEEP : 0) | (pick(4) ? 0 : WEIR_REQUEST_BULK), &status);
     if (!ret) {
         CHECK(status.length && status.length <= op->request.length, "status of length %llu, asked for %llu",
               (unsigned long long)status.length, (unsigned long long)op->request.length);

@@ -59,7 +59,7 @@ static weir_co_fn int nth_submit(struct weir_node *node, struct weir_request *re
     if (meet(request->op))
         return -EIO;
     if (request->op == WEIR_OP_STATUS)
-        return weir_io_status(nth->file, request->offset, request->length, false, request->status);
+        return weir_io_status(nth->file, request->offset, request->length, 0, request->status);
     return weir_io(nth->file, request);
 }
 

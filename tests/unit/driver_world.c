@@ -184,7 +184,7 @@ weir_co_fn struct weir_status status_of(struct weir_edge *edge, uint64_t offset,
 {
     struct weir_status status = { 0 };
 
-    WEIR_ASSERT(!weir_root_status(edge, offset, length, true, &status));
+    WEIR_ASSERT(!weir_root_status(edge, offset, length, WEIR_REQUEST_DEEP, &status));
     return status;
 }
 

@@ -94,8 +94,9 @@ weir_co_fn DRIVER_TEST(block_status)
     struct weir_status status;
 
     expect(edge, (struct outcome){ 0 });
-    WEIR_ASSERT(weir_root_status(edge, 0, MIB, true, &status) == -EIO);
-    WEIR_ASSERT(!weir_root_status(edge, 0, MIB, true, &status) && status.zero && status.length == MIB);
+    WEIR_ASSERT(weir_root_status(edge, 0, MIB, WEIR_REQUEST_DEEP, &status) == -EIO);
+    WEIR_ASSERT(!weir_root_status(edge, 0, MIB, WEIR_REQUEST_DEEP, &status) && status.zero &&
+                status.length == MIB);
     WEIR_ASSERT(status.file == weir_node_find("n"));
     leave(edge);
     del("d");

@@ -9,7 +9,7 @@ static weir_co_fn struct weir_status ask(struct weir_edge *edge, uint64_t offset
 {
     struct weir_status status = { 0 };
 
-    WEIR_ASSERT(!weir_root_status(edge, offset, length, deep, &status));
+    WEIR_ASSERT(!weir_root_status(edge, offset, length, deep ? WEIR_REQUEST_DEEP : 0, &status));
     WEIR_ASSERT(status.length && status.length <= length);
     return status;
 }
@@ -36,10 +36,10 @@ weir_co_fn DRIVER_TEST(leaf)
     WEIR_ASSERT(status.file == edge->node && status.file_offset == 5);
     ram->can_status = true;
     ram->fail_in[WEIR_OP_STATUS] = 1;
-    WEIR_ASSERT(weir_root_status(edge, 0, 512, true, &status) == -EIO);
-    WEIR_ASSERT(weir_root_status(edge, MIB, 1, true, &status) == -EINVAL);
-    WEIR_ASSERT(weir_root_status(edge, MIB - 1, 2, true, &status) == -EINVAL);
-    WEIR_ASSERT(weir_root_status(edge, 0, 0, true, &status) == -EINVAL);
+    WEIR_ASSERT(weir_root_status(edge, 0, 512, WEIR_REQUEST_DEEP, &status) == -EIO);
+    WEIR_ASSERT(weir_root_status(edge, MIB, 1, WEIR_REQUEST_DEEP, &status) == -EINVAL);
+    WEIR_ASSERT(weir_root_status(edge, MIB - 1, 2, WEIR_REQUEST_DEEP, &status) == -EINVAL);
+    WEIR_ASSERT(weir_root_status(edge, 0, 0, WEIR_REQUEST_DEEP, &status) == -EINVAL);
     leave(edge);
     del("r");
 }
@@ -83,7 +83,8 @@ weir_co_fn DRIVER_TEST(image)
     status = ask(image.edge, 4 * UNIT, UNIT, true);
     WEIR_ASSERT(status.compressed && status.data && !status.file && status.length == UNIT);
     image.file->fail_in[WEIR_OP_READ] = 1;
-    WEIR_ASSERT(weir_root_status(image.edge, 64 * UNIT, 1, true, &status) == -EIO); /* the table */
+    WEIR_ASSERT(weir_root_status(image.edge, 64 * UNIT, 1, WEIR_REQUEST_DEEP, &status) ==
+                -EIO); /* the table */
     image_end(&image);
 }
 

@@ -137,7 +137,8 @@ static weir_co_fn int collect_status(struct weir_nbd_request *request, uint8_t *
 
     for (unsigned step = 1; offset < end; step++) {
         struct weir_status status;
-        int ret = weir_root_status(request->connection->edge, offset, end - offset, true, &status);
+        int ret =
+            weir_root_status(request->connection->edge, offset, end - offset, WEIR_REQUEST_DEEP, &status);
 
         if (ret < 0 && !count)
             return ret;

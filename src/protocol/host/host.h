@@ -44,8 +44,9 @@ enum weir_host_aio {
 
 /* How the calling thread may try a transfer itself. */
 enum weir_host_inline {
-    WEIR_HOST_NOWAIT, /* RWF_NOWAIT: never waits */
-    WEIR_HOST_PLAIN,  /* a plain call: local file systems that lack NOWAIT */
+    WEIR_HOST_NOWAIT,  /* RWF_NOWAIT: never waits */
+    WEIR_HOST_UNTRIED, /* as NOWAIT, but whether the file understands it is not known yet */
+    WEIR_HOST_PLAIN,   /* a plain call: local file systems that lack NOWAIT */
     WEIR_HOST_NEVER,
 };
 
@@ -66,6 +67,7 @@ struct weir_host_file {
     enum weir_sys_file_type type;
     enum weir_host_aio aio;
     bool direct, no_flush, local;
+    bool reserves; /* space is cheaper in one piece before a long write than block by block during it */
     bool locking;
     uint32_t logical_block, memory_align, discard_granularity;
     uint64_t device, inode;

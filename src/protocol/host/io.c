@@ -7,13 +7,13 @@
  *  - PLAIN: a call that may wait, on local file systems that lack NOWAIT for this direction (buffered
  *    writes on ext4, all of tmpfs): the ring would hand these to a kernel thread, several times as dear. A
  *    call that takes too long sends the following ones to the ring for a while, in proportion to what it
- *    cost, at most a second.
+ *    cost, at most a second. (Not the writes of a bulk copy: its loop serves nobody else.)
  *  - NEVER: O_DIRECT, and files whose calls may hang: network and user-space file systems, devices.
  * Whatever is left goes to the ring, or to a worker (aio=threads, and files that may hang: a stuck call
  * there takes a place of the file's own bound, not one of the ring's few kernel threads, which fsync of
  * others needs).
  *
- * Which way works for writes is found out by the first write: there is no harmless probe.
+ * Which way works for writes (UNTRIED) is found out by the first write: there is no harmless probe.
  */
 #include "protocol/host/host.h"
 
@@ -21,6 +21,7 @@
 #include "base/iov.h"
 #include "io/request.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 
 /* A plain inline call may take this long, and so much more for each MiB. */
@@ -30,12 +31,27 @@
 #define REST_FACTOR 25
 #define REST_MAX_NS 1000000000
 
+/* A bulk write of this length has its space reserved first. */
+#define RESERVE_MIN ((uint64_t)256 << 10)
+
 /* What is left of a transfer. */
 struct rest {
     const struct iovec *iov;
     unsigned iovcnt;
     uint64_t offset, length;
+    bool bulk;
 };
+
+static inline struct rest whole_of(const struct weir_request *request)
+{
+    return (struct rest){
+        .iov = request->iov,
+        .iovcnt = request->iovcnt,
+        .offset = request->offset,
+        .length = request->length,
+        .bulk = request->flags & WEIR_REQUEST_BULK,
+    };
+}
 
 /* ---- inline ---- */
 
@@ -57,15 +73,19 @@ static ssize_t transfer_now(int fd, bool write, const struct rest *rest, int fla
                  : weir_sys->file.preadv(fd, rest->iov, rest->iovcnt, rest->offset, flags);
 }
 
-static ssize_t transfer_plain(struct weir_host_direction *direction, int fd, bool write,
-                              const struct rest *rest)
+static ssize_t transfer_plain(struct weir_host_file *host, struct weir_host_direction *direction, int fd,
+                              bool write, const struct rest *rest)
 {
     int64_t limit = PLAIN_LIMIT_NS + (int64_t)(rest->length >> 20) * PLAIN_LIMIT_NS_PER_MIB;
     int64_t start = weir_sys->clock_ns(), end;
-    ssize_t moved = transfer_now(fd, write, rest, 0);
+    ssize_t moved;
 
+    /* A third off the write's cost on ext4, which else reserves block by block. If it fails the write says why. */
+    if (rest->bulk && host->reserves && rest->length >= RESERVE_MIN)
+        (void)weir_sys->file.fallocate(fd, FALLOC_FL_KEEP_SIZE, rest->offset, rest->length);
+    moved = transfer_now(fd, write, rest, 0);
     end = weir_sys->clock_ns();
-    if (weir_unlikely(end - start > limit)) {
+    if (weir_unlikely(end - start > limit && !rest->bulk)) {
         int64_t pause = WEIR_MIN((end - start) * REST_FACTOR, (int64_t)REST_MAX_NS);
 
         atomic_store_explicit(&direction->resume_ns, end + pause, memory_order_relaxed);
@@ -80,16 +100,21 @@ static ssize_t transfer_inline(struct weir_host_file *host, struct weir_host_dir
     int how = atomic_load_explicit(&direction->how, memory_order_relaxed);
     ssize_t moved;
 
-    if (how == WEIR_HOST_NOWAIT) {
+    if (how == WEIR_HOST_NOWAIT || how == WEIR_HOST_UNTRIED) {
         moved = transfer_now(fd, write, rest, RWF_NOWAIT);
-        if (moved != -EOPNOTSUPP)
+        if (weir_likely(moved != -EOPNOTSUPP && how == WEIR_HOST_NOWAIT))
             return moved;
-        how = host->local && host->aio != WEIR_HOST_AIO_IO_URING ? WEIR_HOST_PLAIN : WEIR_HOST_NEVER;
+        if (moved != -EOPNOTSUPP)
+            how = WEIR_HOST_NOWAIT;
+        else
+            how = host->local && host->aio != WEIR_HOST_AIO_IO_URING ? WEIR_HOST_PLAIN : WEIR_HOST_NEVER;
         atomic_store_explicit(&direction->how, how, memory_order_relaxed);
+        if (how == WEIR_HOST_NOWAIT)
+            return moved;
     }
-    if (how != WEIR_HOST_PLAIN || resting(direction))
+    if (how != WEIR_HOST_PLAIN || (!rest->bulk && resting(direction)))
         return -EAGAIN;
-    return transfer_plain(direction, fd, write, rest);
+    return transfer_plain(host, direction, fd, write, rest);
 }
 
 /* ---- ring or worker ---- */
@@ -171,6 +196,7 @@ static uint64_t advance(struct weir_host_file *host, const struct weir_request *
         rest->iovcnt = weir_iov_slice(request->iov, request->iovcnt, done, left, iov);
         rest->offset = request->offset + done;
         rest->length = left;
+        rest->bulk = false;
     }
     return left;
 }
@@ -201,11 +227,12 @@ static weir_co_fn int transfer(struct weir_host_file *host, struct weir_request 
 {
     bool write = request->op == WEIR_OP_WRITE;
     struct weir_host_direction *direction = write ? &host->writing : &host->reading;
-    struct rest whole = { request->iov, request->iovcnt, request->offset, request->length };
+    struct rest whole = whole_of(request);
+    int how = atomic_load_explicit(&direction->how, memory_order_relaxed);
     ssize_t moved = -EAGAIN;
 
-    /* NOWAIT was tried before, or the ring does it: here only what the ring would do badly. */
-    if (!flags && atomic_load_explicit(&direction->how, memory_order_relaxed) == WEIR_HOST_PLAIN)
+    /* NOWAIT was tried before, or the ring does it: here only what the ring would do badly, or might. */
+    if (!flags && (how == WEIR_HOST_PLAIN || how == WEIR_HOST_UNTRIED))
         moved = transfer_inline(host, direction, fd, write, &whole);
     if (moved == -EAGAIN)
         moved = transfer_queued(host, fd, write, &whole, flags);
@@ -287,7 +314,7 @@ static __attribute__((noinline)) int try_finish(struct weir_host_file *host, str
 
 static int try_read(struct weir_host_file *host, struct weir_request *request)
 {
-    struct rest whole = { request->iov, request->iovcnt, request->offset, request->length };
+    struct rest whole = whole_of(request);
     ssize_t moved = transfer_inline(host, &host->reading, host->fd->fd, false, &whole);
 
     if (weir_likely(moved == (ssize_t)request->length))
@@ -299,7 +326,7 @@ static int try_read(struct weir_host_file *host, struct weir_request *request)
 
 static int try_write(struct weir_host_file *host, struct weir_request *request)
 {
-    struct rest whole = { request->iov, request->iovcnt, request->offset, request->length };
+    struct rest whole = whole_of(request);
     struct weir_host_fd *fd;
     ssize_t moved;
 

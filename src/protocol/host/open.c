@@ -180,9 +180,10 @@ static void take_over(struct weir_host_file *host, struct open_job *job)
     host->memory_align = WEIR_MAX(job->stat.memory_align, 1u);
     host->discard_granularity = job->stat.discard_granularity;
     host->local = is_local(&job->stat);
+    host->reserves = host->local && job->stat.fs_magic == EXT4_SUPER_MAGIC;
     how = first_way(host, job->nowait);
     atomic_init(&host->reading.how, how);
-    atomic_init(&host->writing.how, how);
+    atomic_init(&host->writing.how, how == WEIR_HOST_NOWAIT ? WEIR_HOST_UNTRIED : how);
 }
 
 static weir_co_fn int open_file(struct weir_node *node, const struct weir_host_options *options,

@@ -161,7 +161,8 @@ int weir_host_status(struct weir_node *node, struct weir_request *request)
         .file_offset = request->offset,
     };
     if (host->type == WEIR_SYS_FILE_REGULAR && !atomic_load_explicit(&host->no_extents, memory_order_relaxed))
-        ret = weir_host_call(host, extent_run, &call);
+        ret = host->local && (request->flags & WEIR_REQUEST_BULK) ? extent_run(&call)
+                                                                  : weir_host_call(host, extent_run, &call);
     if (ret == -EOPNOTSUPP || ret == -EINVAL) {
         atomic_store_explicit(&host->no_extents, true, memory_order_relaxed);
         return 0;
