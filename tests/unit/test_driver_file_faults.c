@@ -7,6 +7,7 @@
 #include "driver_world.h"
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 
 #define RWF_FLAGS_NOWAIT 0x8 /* RWF_NOWAIT, where the libc has no name for it */
 
@@ -19,6 +20,8 @@ static struct {
     unsigned slow_writes; /* so many plain writes take 10 ms of a clock that stands still */
     unsigned short_reads; /* so many transfers move 1 byte only */
     unsigned short_writes;
+    bool ext4;
+    uint64_t reserved; /* bytes, by calls on a loop */
     atomic_uint inline_calls, ring_calls, worker_calls, fsyncs, allocations, extents;
 } world;
 
@@ -95,7 +98,15 @@ static int fake_stat(int fd, struct weir_sys_stat *ret_stat)
 
     if (!ret && world.remote)
         ret_stat->fs_magic = 0x6969; /* NFS */
+    world.ext4 = !ret && ret_stat->fs_magic == EXT4_SUPER_MAGIC;
     return ret;
+}
+
+static int fake_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
+{
+    if (mode == FALLOC_FL_KEEP_SIZE && weir_loop_self())
+        world.reserved += length;
+    return weir_sys_real.file.fallocate(fd, mode, offset, length);
 }
 
 static int fake_extent(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end)
@@ -154,6 +165,52 @@ weir_co_fn DRIVER_TEST(nowait_missing_for_writes)
     fill(edge, 0, 512, 2); /* finds out */
     expect_way(edge, true, 'i');
     expect_way(edge, false, 'i');
+    end(edge);
+}
+
+static weir_co_fn void submit(struct weir_edge *edge, uint64_t length, unsigned flags)
+{
+    static char data[MIB];
+    struct iovec iov = { data, length };
+    struct weir_request request = weir_request_make(WEIR_OP_WRITE, 0, length, &iov, 1, flags);
+
+    WEIR_ASSERT(!edge->node->driver->submit(edge->node, &request));
+}
+
+/* What a format above writes never takes the synchronous try: the first such write finds out as well. */
+weir_co_fn DRIVER_TEST(nowait_missing_for_writes_from_above)
+{
+    struct weir_edge *edge;
+
+    world.no_nowait_write = true;
+    edge = begin("");
+    submit(edge, 4096, 0);
+    expect_way(edge, true, 'i');
+    atomic_store(&world.ring_calls, 0);
+    submit(edge, 4096, 0);
+    WEIR_ASSERT(!atomic_load(&world.ring_calls));
+    end(edge);
+}
+
+/* A bulk copy may wait, and goes on in its way when others had to leave it; long writes have their space reserved. */
+weir_co_fn DRIVER_TEST(bulk)
+{
+    struct weir_edge *edge;
+
+    world.no_nowait_write = true;
+    edge = begin("");
+    submit(edge, 4096, 0);
+    world.frozen_ns = weir_sys_real.clock_ns();
+    world.slow_writes = 2;
+    submit(edge, 4096, WEIR_REQUEST_BULK);
+    expect_way(edge, true, 'i'); /* the slow one counted for nothing; this one is slow, and counts */
+    expect_way(edge, true, 'r');
+    atomic_store(&world.ring_calls, 0);
+    submit(edge, 4096, WEIR_REQUEST_BULK);
+    WEIR_ASSERT(!atomic_load(&world.ring_calls) && !world.reserved);
+    submit(edge, MIB, WEIR_REQUEST_BULK);
+    WEIR_ASSERT(!atomic_load(&world.ring_calls) && world.reserved == (world.ext4 ? MIB : 0));
+    world.frozen_ns = 0;
     end(edge);
 }
 
@@ -341,6 +398,7 @@ static int reset_world(void **state)
     sys.file.pwritev = fake_pwritev;
     sys.file.stat = fake_stat;
     sys.file.extent = fake_extent;
+    sys.file.fallocate = fake_fallocate;
     sys.file.fsync = fake_fsync;
     sys.loop.submit = fake_submit;
     sys.clock_ns = fake_clock;
@@ -354,6 +412,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FAULT_TEST(nowait_missing_for_writes),
+        FAULT_TEST(nowait_missing_for_writes_from_above),
+        FAULT_TEST(bulk),
         FAULT_TEST(nowait_missing),
         FAULT_TEST(remote),
         FAULT_TEST(slow_inline_rests),
