@@ -3,8 +3,8 @@
 """`weir img convert` beside `qemu-img convert`, wall time, on the file system of TMPDIR.
 
 Raw to qcow2, qcow2 to raw, and raw to compressed qcow2. The source is by volume a quarter holes, and text-like and
-random data otherwise. Tools take turns within each round, on memory just touched; figures are medians. The output is compared with the source
-once, by qemu-img. Exit status 1 where a promised ratio is missed.
+random data otherwise. Tools take turns within each round, on memory just touched; figures are medians. The output is
+compared with the source once, by qemu-img. Exit status 1 where a promised ratio is missed.
 """
 import argparse
 import os

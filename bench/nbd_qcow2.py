@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -19,9 +20,10 @@ from servers import MIB, QSD, WEIR, Server, SERVERS, Work, environment, fill, fi
 QEMU_IMG = shlex.split(os.environ.get('QEMU_IMG', 'qemu-img'))
 QEMU_IO = shlex.split(os.environ.get('QEMU_IO', 'qemu-io'))
 # name -> (image, rw, most of the better peer's CPU a request)
-WORKLOADS = {'full randread': ('full', 'randread', 0.5), 'full randwrite': ('full', 'randwrite', 0.5),
+WORKLOADS = {'full randread': ('full', 'randread', 0.5), 'full randwrite': ('written', 'randwrite', 0.5),
              'allocating randwrite': ('empty', 'randwrite', 0.6)}
 CHAIN_MAX = 1.1
+PAGE = 4096
 DEPTH = 16
 
 
@@ -47,7 +49,7 @@ def tool(*argv):
     subprocess.run([str(a) for a in argv], check=True, stdout=subprocess.DEVNULL)
 
 
-def make_chain(work, raw, size):
+def make_chain(work, size):
     """Layers base, middle and top; each 64 KiB cluster is in one of them, in turn."""
     below = None
     for number, name in enumerate(('base', 'middle', 'top')):
@@ -61,12 +63,29 @@ def make_chain(work, raw, size):
     return below
 
 
+def settle(path, piece):
+    """Out of the page cache and in again: what is read lies there however it was written, in folios of the kernel's
+    choice, or with pieces of a page in single pages: only these are sure to be alike for two files."""
+    with open(path, 'rb', buffering=0) as f:
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if piece == PAGE:
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        while f.read(piece):
+            pass
+
+
 def make_images(work, size):
     raw = work.path / 'disk.img'
     fill(raw, size)
     tool(*QEMU_IMG, 'convert', '-f', 'raw', '-O', 'qcow2', raw, work.path / 'full.qcow2')
-    return {'raw': raw, 'full': work.path / 'full.qcow2', 'empty': work.path / 'empty.qcow2',
-            'chain': make_chain(work, raw, size)}
+    images = {'raw': raw, 'chain': make_chain(work, size)}
+    images |= {name: work.path / f'{name}.qcow2' for name in ('full', 'written', 'empty')}
+    shutil.copy(images['full'], images['written'])
+    settle(images['full'], MIB)
+    for name in ('disk.img', 'base.qcow2', 'middle.qcow2', 'top.qcow2'):
+        settle(work.path / name, PAGE)
+    return images
 
 
 def one(work, images, results, workload, name, seconds, size):
@@ -75,6 +94,7 @@ def one(work, images, results, workload, name, seconds, size):
     if image == 'empty':
         images[image].unlink(missing_ok=True)
         tool(*QEMU_IMG, 'create', '-q', '-f', 'qcow2', images[image], 16 * size)
+    os.sync()
     with Server(work, name, images[image]) as server:
         if (workload, name) not in results:
             print(f'{workload}: {name}: {shlex.join(server.argv)}')
@@ -108,14 +128,15 @@ def main():
     args = parser.parse_args()
     print(environment())
     results = {}
-    jobs = [(w, s) for w in WORKLOADS for s in ('weir', 'qsd', 'qsd-uring')] + \
-           [('chain randread', s) for s in ('weir', 'weir-raw')]
+    jobs = {w: ['weir', 'qsd', 'qsd-uring'] for w in WORKLOADS} | {'chain randread': ['weir', 'weir-raw']}
     with Work() as work:
         images = make_images(work, args.size * MIB)
         print('client:', shlex.join(fio_line('URI', 'RW', '4k', DEPTH, args.runtime)))
         for number in range(args.rounds):
-            for workload, name in jobs[number % 3:] + jobs[:number % 3]:
-                one(work, images, results, workload, name, args.runtime, args.size * MIB)
+            for workload, names in jobs.items():
+                first = number % len(names)
+                for name in names[first:] + names[:first]:
+                    one(work, images, results, workload, name, args.runtime, args.size * MIB)
             print(f'round {number + 1} of {args.rounds} done', file=sys.stderr, flush=True)
         missed = report(results)
     for line in missed:

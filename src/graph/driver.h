@@ -173,6 +173,8 @@ struct weir_driver {
     /* ---- where: in memory, inside the monitor ---- */
     int (*map)(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length, unsigned flags,
                struct weir_extent *extent, struct weir_need *need);
+    /* Advice: brings what map will look at for these offsets near the processor. Changes and loads nothing. */
+    void (*prefetch)(struct weir_node *node, const uint64_t *offsets, unsigned count);
     void (*commit)(struct weir_node *node, const struct weir_extent *extent);
     void (*abort)(struct weir_node *node, const struct weir_extent *extent);
     /* Lowers the count. May ask for a table like map(); must not fail otherwise. */

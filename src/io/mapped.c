@@ -161,7 +161,7 @@ static weir_co_fn int mapped_read(struct weir_node *node, struct weir_request *r
     struct weir_range_lock pin = { 0 };
     int ret;
 
-    if (WEIR_LAW(WEIR_LAW_PIN))
+    if (weir_node_pins_reads(node))
         weir_range_lock(node->io->ranges, &pin, request->offset, request->length, false);
     if (request->offset + request->length > weir_node_size(node))
         ret = -EINVAL; /* looked at under the lock: the node may have shrunk meanwhile */
@@ -184,15 +184,30 @@ int weir_mapped_io(struct weir_node *node, struct weir_request *request)
     }
 }
 
+void weir_mapped_prefetch(struct weir_node *node, const uint64_t *offsets, unsigned count)
+{
+    const struct weir_edge *cow;
+
+    for (; node->driver->prefetch; node = cow->node) {
+        weir_mutex_lock(&node->io->monitor);
+        node->driver->prefetch(node, offsets, count);
+        weir_mutex_unlock(&node->io->monitor);
+        cow = weir_node_cow(node);
+        if (!cow)
+            break;
+    }
+}
+
 /* Answers from one extent that is in memory, or -EAGAIN. The range is pinned. */
 static int try_pinned(struct weir_node *node, struct weir_request *request)
 {
     struct weir_request below = *request;
-    struct weir_extent extent = { 0 };
+    struct weir_extent extent;
     struct weir_need need;
     struct weir_edge *cow;
     int ret;
 
+    extent.child_length = 0; /* nothing is stored in another form */
     if (request->offset + request->length > weir_node_size(node))
         return -EINVAL;
     ret = weir_map_once(node, request->op, request->offset, request->length, 0, &extent, &need, NULL);
@@ -235,7 +250,7 @@ int weir_mapped_try(struct weir_node *node, struct weir_request *request)
         return -EAGAIN;
     if (request->flags & (WEIR_REQUEST_FUA | WEIR_REQUEST_COMPRESSED))
         return -EAGAIN;
-    if (WEIR_LAW(WEIR_LAW_PIN) &&
+    if (weir_node_pins_reads(node) &&
         !weir_range_try_lock(node->io->ranges, &pin, request->offset, request->length, false))
         return -EAGAIN;
     ret = try_pinned(node, request);

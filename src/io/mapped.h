@@ -5,12 +5,19 @@
 #ifndef WEIR_IO_MAPPED_H
 #define WEIR_IO_MAPPED_H
 
+#include "base/law.h"
 #include "io/meta_ops.h"
 #include "io/node_io.h"
 
 static inline const struct weir_meta_ops *weir_meta_ops_of(const struct weir_node *node)
 {
     return node->meta ? ((const struct weir_meta_head *)node->meta)->ops : NULL;
+}
+
+/* Whether a read holds its range: what nobody may write to is not mapped anew, and needs no lock. */
+static inline bool weir_node_pins_reads(const struct weir_node *node)
+{
+    return !node->read_only && WEIR_LAW(WEIR_LAW_PIN);
 }
 
 /* Runs map() inside the monitor; loads what it needs and asks again. */

@@ -15,6 +15,9 @@
 #define MERGE_REQUESTS_MAX 32u
 #define MERGE_BYTES_MAX ((uint64_t)1 << 20)
 #define MERGE_IOVS_MAX 64u
+/* For fewer requests at once a look ahead costs what it saves. */
+#define PREFETCH_MIN 3u
+#define PREFETCH_MAX 64u
 
 static bool changes(const struct weir_request *request)
 {
@@ -245,8 +248,25 @@ static bool may_merge(struct weir_edge *edge)
     return !apart;
 }
 
+static void prefetch(struct weir_edge *edge, struct weir_request *const *requests, unsigned count)
+{
+    uint64_t offsets[PREFETCH_MAX];
+
+    if (!weir_gate_try_enter(edge))
+        return;
+    if (edge->node->driver->prefetch && atomic_load_explicit(&edge->attached, memory_order_acquire)) {
+        count = WEIR_MIN(count, PREFETCH_MAX);
+        for (unsigned i = 0; i < count; i++)
+            offsets[i] = requests[i]->offset;
+        weir_mapped_prefetch(edge->node, offsets, count);
+    }
+    weir_gate_try_leave(edge);
+}
+
 void weir_root_batch(struct weir_edge *edge, struct weir_request *const *requests, unsigned count)
 {
+    if (count >= PREFETCH_MIN)
+        prefetch(edge, requests, count);
     for (unsigned i = 0, n; i < count; i += n) {
         n = run_length(requests + i, count - i);
         if (n > 1 && may_merge(edge)) {

@@ -124,7 +124,7 @@ static weir_co_fn int unmapped_status(struct weir_node *node, uint64_t offset, u
 static weir_co_fn int mapped_status(struct weir_node *node, uint64_t offset, uint64_t length, unsigned flags,
                                     struct weir_status *ret_status)
 {
-    bool locks = weir_node_allocates(node) && WEIR_LAW(WEIR_LAW_PIN);
+    bool locks = weir_node_allocates(node) && weir_node_pins_reads(node);
     struct weir_meta_pins pins = { .count = 0 };
     struct weir_range_lock pin = { 0 };
     struct weir_extent extent = { 0 };

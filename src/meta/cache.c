@@ -17,6 +17,12 @@ struct weir_meta_block *weir_meta_block_find(struct weir_meta *meta, uint64_t of
 {
     struct weir_meta_block *block;
 
+    /* Random requests to a disk of a GiB alternate between two tables. */
+    for (unsigned i = 1; i <= 2; i++) {
+        block = meta->recent[(meta->recent_at - i) % RECENT];
+        if (block && block->offset == offset)
+            return block;
+    }
     HASH_FIND(hh, meta->blocks, &offset, sizeof(offset), block);
     return block;
 }
@@ -42,6 +48,10 @@ void weir_meta_block_unpin(struct weir_meta *meta, struct weir_meta_block *block
 
 void weir_meta_block_drop(struct weir_meta *meta, struct weir_meta_block *block)
 {
+    for (unsigned i = 0; i < RECENT; i++) {
+        if (meta->recent[i] == block)
+            meta->recent[i] = NULL;
+    }
     HASH_DEL(meta->blocks, block);
     TAILQ_REMOVE(&meta->lru, block, lru);
     meta->cached_bytes -= block->length;
@@ -78,7 +88,10 @@ static struct weir_meta_block *block_add(struct weir_meta *meta, uint64_t offset
     return block;
 }
 
-/* Makes place for @length bytes by dropping clean blocks, oldest first; false when there is not enough. */
+/*
+ * Makes place for @length bytes by dropping clean blocks, oldest first; false when there is not enough. A block that
+ * was used since eviction last came by goes to the end instead (a find just marks it), where it is met again unmarked.
+ */
 static bool evict(struct weir_meta *meta, uint64_t length)
 {
     struct weir_meta_block *block, *next;
@@ -88,6 +101,16 @@ static bool evict(struct weir_meta *meta, uint64_t length)
         next = TAILQ_NEXT(block, lru);
         if (block->dirty || block->writing || block->loading || block->pins)
             continue;
+        if (block->used) {
+            block->used = false;
+            if (!next) {
+                next = block;
+            } else {
+                TAILQ_REMOVE(&meta->lru, block, lru);
+                TAILQ_INSERT_TAIL(&meta->lru, block, lru);
+            }
+            continue;
+        }
         meta->stats.evictions++;
         weir_meta_block_drop(meta, block);
     }
@@ -186,19 +209,24 @@ static void collect_pin(struct weir_meta *meta, struct weir_meta_block *block)
     pins->blocks[pins->count++] = block;
 }
 
+/* The running map uses it, and may change it. */
+static void *use(struct weir_meta *meta, struct weir_meta_block *block)
+{
+    if (!block->used)
+        block->used = true;
+    if (meta->recent[(meta->recent_at - 1) % RECENT] != block)
+        meta->recent[meta->recent_at++ % RECENT] = block;
+    collect_pin(meta, block);
+    return block->data;
+}
+
 void *weir_meta_find(struct weir_node *node, uint64_t offset)
 {
     struct weir_meta_block *block;
 
     WEIR_LAW_PREEMPT();
     block = weir_meta_block_find(node->meta, offset);
-    if (!block || block->loading)
-        return NULL;
-    TAILQ_REMOVE(&node->meta->lru, block, lru);
-    TAILQ_INSERT_TAIL(&node->meta->lru, block, lru);
-    block->used = true;
-    collect_pin(node->meta, block);
-    return block->data;
+    return block && !block->loading ? use(node->meta, block) : NULL;
 }
 
 void *weir_meta_peek(struct weir_node *node, uint64_t offset)
@@ -208,21 +236,20 @@ void *weir_meta_peek(struct weir_node *node, uint64_t offset)
     return block && !block->loading ? block->data : NULL;
 }
 
-static bool is_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level)
-{
-    const struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
-
-    return block && block->level == level;
-}
-
 void *weir_meta_find_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level)
 {
-    return is_level(node, offset, level) ? weir_meta_find(node, offset) : NULL;
+    struct weir_meta_block *block;
+
+    WEIR_LAW_PREEMPT();
+    block = weir_meta_block_find(node->meta, offset);
+    return block && !block->loading && block->level == level ? use(node->meta, block) : NULL;
 }
 
 void *weir_meta_peek_level(struct weir_node *node, uint64_t offset, enum weir_meta_level level)
 {
-    return is_level(node, offset, level) ? weir_meta_peek(node, offset) : NULL;
+    struct weir_meta_block *block = weir_meta_block_find(node->meta, offset);
+
+    return block && !block->loading && block->level == level ? block->data : NULL;
 }
 
 int weir_meta_need(struct weir_node *node, struct weir_need *need, uint64_t offset, uint64_t length,
@@ -246,9 +273,7 @@ void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length,
     }
     __builtin_memset(block->data, 0, length);
     weir_meta_block_mark_all(block);
-    block->used = true;
-    collect_pin(node->meta, block);
-    return block->data;
+    return use(node->meta, block);
 }
 
 int weir_meta_put(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level,
@@ -269,24 +294,39 @@ int weir_meta_put(struct weir_node *node, uint64_t offset, uint64_t length, enum
     return 0;
 }
 
+static bool holds(const struct weir_meta_block *block, const void *data)
+{
+    return (uintptr_t)data - (uintptr_t)block->data < block->length;
+}
+
+/* Nearly always one of the last few that were found. */
+static struct weir_meta_block *block_holding(struct weir_meta *meta, const void *data)
+{
+    struct weir_meta_block *block;
+
+    for (unsigned i = 1; i <= RECENT; i++) {
+        block = meta->recent[(meta->recent_at - i) % RECENT];
+        if (block && holds(block, data))
+            return block;
+    }
+    TAILQ_FOREACH (block, &meta->lru, lru) {
+        if (holds(block, data))
+            break;
+    }
+    return block;
+}
+
 void weir_meta_dirty(struct weir_node *node, void *data)
 {
     struct weir_meta_block *block;
-    const char *at = data;
+    uint64_t piece;
 
     WEIR_LAW_PREEMPT();
-    /* Newest first: what was just found stands at the end. */
-    TAILQ_FOREACH_REVERSE(block, &node->meta->lru, weir_meta_blocks, lru)
-    {
-        if (at >= block->data && at < block->data + block->length) {
-            uint64_t piece = (uint64_t)(at - block->data) / WEIR_META_PIECE;
-
-            block->dirty_pieces[piece / 64] |= (uint64_t)1 << piece % 64;
-            block->dirty = true;
-            return;
-        }
-    }
-    WEIR_ASSERT(!"a table that is not in the cache was changed");
+    block = block_holding(node->meta, data);
+    WEIR_ASSERT(block); /* a table that is not in the cache was changed */
+    piece = (uint64_t)((const char *)data - block->data) / WEIR_META_PIECE;
+    block->dirty_pieces[piece / 64] |= (uint64_t)1 << piece % 64;
+    block->dirty = true;
 }
 
 void weir_meta_forget(struct weir_node *node, uint64_t offset)

@@ -16,13 +16,16 @@ struct weir_meta_block {
     unsigned pins;
     bool dirty, writing, loading;
     bool gone; /* dropped while pinned or written: freed by the last holder */
-    bool used; /* since the last look of the cleaner */
+    bool used; /* since eviction or the cleaner last looked at it */
     uint64_t dirty_pieces[WEIR_META_TABLE_MAX / WEIR_META_PIECE / 64]; /* bits, valid while dirty */
     char *data;
     UT_hash_handle hh;
-    TAILQ_ENTRY(weir_meta_block) lru; /* in memory, oldest first */
+    TAILQ_ENTRY(weir_meta_block) lru;
 };
 TAILQ_HEAD(weir_meta_blocks, weir_meta_block);
+
+/* A map rarely looks at more tables than this between a find and the change. */
+#define RECENT 8
 
 struct weir_meta_quarantined {
     struct weir_freed freed;
@@ -36,8 +39,10 @@ struct weir_meta {
     struct weir_meta_head head;
     struct weir_node *node;
     struct weir_meta_options options;
-    struct weir_meta_block *blocks; /* hash by offset */
-    struct weir_meta_blocks lru;
+    struct weir_meta_block *blocks;         /* hash by offset */
+    struct weir_meta_blocks lru;            /* all, oldest first; what is found in use goes to the end */
+    struct weir_meta_block *recent[RECENT]; /* of the last finds; NULL: none */
+    unsigned recent_at;
     uint64_t cached_bytes;
     struct weir_meta_pins *collector;
     struct weir_co_queue changed; /* a load has ended, space was released, the keeper has ended */

@@ -107,6 +107,7 @@ const struct weir_driver weir_driver_qcow2 = {
     .limits = qcow2_limits,
     .resize = qcow2_resize,
     .map = qcow2_map,
+    .prefetch = qcow2_prefetch,
     .commit = qcow2_commit,
     .abort = qcow2_abort,
     .release = qcow2_release,

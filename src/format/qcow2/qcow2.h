@@ -174,7 +174,7 @@ int qcow2_append_tables(struct weir_node *node, uint64_t clusters, uint64_t *ret
 /* ---- table.c ---- */
 static inline uint64_t qcow2_l1_index(const struct qcow2_header *h, uint64_t offset)
 {
-    return offset / (qcow2_l2_entries(h) << h->cluster_bits);
+    return offset >> (2 * h->cluster_bits - (qcow2_extended_l2(h) ? 4 : 3));
 }
 static inline uint64_t qcow2_l2_index(const struct qcow2_header *h, uint64_t offset)
 {
@@ -212,6 +212,7 @@ static inline bool qcow2_sole(const struct qcow2 *q, uint64_t word)
 bool qcow2_has_host(const struct qcow2 *q, uint64_t word);
 /* -EIO where the entry points to a place that cannot be. */
 int qcow2_entry_check(struct weir_node *node, uint64_t word);
+void qcow2_prefetch(struct weir_node *node, const uint64_t *offsets, unsigned count);
 int qcow2_map_read(struct weir_node *node, uint64_t offset, uint64_t length, struct weir_extent *extent,
                    struct weir_need *need);
 /* 0 with what may be overwritten in place from @offset on; -EAGAIN when nothing may. */
