@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 
-from servers import MIB, QSD, WEIR, Server, SERVERS, Work, environment, fill, fio_line, measure, median
+from servers import (MIB, PAGE, QSD, WEIR, Server, SERVERS, Work, environment, fill, fio_line, measure, median,
+                     settle)
 
 QEMU_IMG = shlex.split(os.environ.get('QEMU_IMG', 'qemu-img'))
 QEMU_IO = shlex.split(os.environ.get('QEMU_IO', 'qemu-io'))
@@ -23,7 +24,6 @@ QEMU_IO = shlex.split(os.environ.get('QEMU_IO', 'qemu-io'))
 WORKLOADS = {'full randread': ('full', 'randread', 0.5), 'full randwrite': ('written', 'randwrite', 0.5),
              'allocating randwrite': ('empty', 'randwrite', 0.6)}
 CHAIN_MAX = 1.1
-PAGE = 4096
 DEPTH = 16
 
 
@@ -63,18 +63,6 @@ def make_chain(work, size):
     return below
 
 
-def settle(path, piece):
-    """Out of the page cache and in again: what is read lies there however it was written, in folios of the kernel's
-    choice, or with pieces of a page in single pages: only these are sure to be alike for two files."""
-    with open(path, 'rb', buffering=0) as f:
-        os.fsync(f.fileno())
-        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if piece == PAGE:
-            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        while f.read(piece):
-            pass
-
-
 def make_images(work, size):
     raw = work.path / 'disk.img'
     fill(raw, size)
@@ -83,6 +71,7 @@ def make_images(work, size):
     images |= {name: work.path / f'{name}.qcow2' for name in ('full', 'written', 'empty')}
     shutil.copy(images['full'], images['written'])
     settle(images['full'], MIB)
+    settle(images['written'], PAGE)
     for name in ('disk.img', 'base.qcow2', 'middle.qcow2', 'top.qcow2'):
         settle(work.path / name, PAGE)
     return images

@@ -7,10 +7,11 @@ for a request: at depth 16 and 64 it must be at most 0.45 of qemu-storage-daemon
 settings) and below nbdkit's. Exit status 1 where that is missed.
 """
 import argparse
+import os
 import shlex
 import sys
 
-from servers import MIB, SERVERS, Server, Work, environment, fill, fio_line, measure, median
+from servers import MIB, PAGE, SERVERS, Server, Work, environment, fill, fio_line, measure, median, settle
 
 RATIO_MAX = 0.45
 WORKLOADS = [(rw, '4k', depth) for rw in ('randread', 'randwrite') for depth in (1, 16, 64)] + \
@@ -21,14 +22,15 @@ def judged(workload):
     return workload[1] == '4k' and workload[2] in (16, 64)
 
 
-def run_rounds(work, image, servers, workloads, rounds, seconds):
+def run_rounds(work, images, servers, workloads, rounds, seconds):
     """{(workload, server): [result of each round]}"""
     results = {(w, s): [] for w in workloads for s in servers}
     for number in range(rounds):
         for position, workload in enumerate(workloads):
             turn = (number + position) % len(servers)
             for name in servers[turn:] + servers[:turn]:
-                with Server(work, name, image) as server:
+                os.sync()
+                with Server(work, name, images['write' if 'write' in workload[0] else 'read']) as server:
                     if number == 0 and workload == workloads[0]:
                         print(f'{name}: {shlex.join(server.argv)}')
                     results[workload, name].append(measure(work, server, *workload, seconds))
@@ -80,10 +82,12 @@ def main():
     workloads = [w for w in WORKLOADS if not args.only or args.only in f'{w[0]} {w[1]} depth {w[2]}']
     print(environment())
     with Work() as work:
-        image = work.path / 'disk.img'
-        fill(image, args.size * MIB)
+        images = {'read': work.path / 'disk.img', 'write': work.path / 'written.img'}
+        for kind, path in images.items():
+            fill(path, args.size * MIB)
+            settle(path, MIB if kind == 'read' else PAGE)
         print('client:', shlex.join(fio_line('URI', 'RW', 'BS', 'DEPTH', args.runtime)))
-        results = run_rounds(work, image, servers, workloads, args.rounds, args.runtime)
+        results = run_rounds(work, images, servers, workloads, args.rounds, args.runtime)
         missed = report(results, servers, workloads)
     for line in missed:
         print(f'MISSED: {line}')

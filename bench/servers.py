@@ -16,6 +16,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HZ = os.sysconf('SC_CLK_TCK')
 MIB = 1 << 20
+PAGE = 4096
 
 
 def command(variable, default):
@@ -54,6 +55,19 @@ def fill(path, size):
         for i in range(size // MIB):
             block[:8] = i.to_bytes(8, 'little')
             f.write(block)
+
+
+def settle(path, piece):
+    """Out of the page cache and in again: what is there lies in folios of the kernel's choice, however it was written;
+    or, with pieces of a page, in single pages. These are sure to be alike for two files, and for writes: in a large
+    folio ext4 walks all of its buffers for each, which takes ten times what is to be compared."""
+    with open(path, 'rb', buffering=0) as f:
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if piece == PAGE:
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        while f.read(piece):
+            pass
 
 
 def daemon_line(program, image, socket_path, aio=None):

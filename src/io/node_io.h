@@ -63,7 +63,7 @@ int weir_mapped_io(struct weir_node *node, struct weir_request *request) weir_co
 int weir_mapped_try(struct weir_node *node, struct weir_request *request);
 int weir_mapped_change(struct weir_node *node, struct weir_request *request) weir_co_fn;
 int weir_mapped_flush(struct weir_node *node) weir_co_fn;
-/* Tables of @node and its backing chain, for a batch at @offsets that comes next. The graph must not change meanwhile. */
+/* Tables of @node and its backing chain, for a batch at @offsets that comes next. The graph must not change then. */
 void weir_mapped_prefetch(struct weir_node *node, const uint64_t *offsets, unsigned count);
 int weir_view_io(struct weir_node *node, struct weir_request *request) weir_co_fn;
 int weir_view_try(struct weir_node *node, struct weir_request *request);
