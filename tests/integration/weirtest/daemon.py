@@ -15,6 +15,7 @@ from weirtest.qmp import Qmp
 from weirtest.tools import wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+PF_EXITING = 0x4  # of the kernel's flags of a task, proc(5)
 # What a sanitizer or an assertion leaves on standard error.
 CRASH_WORDS = ('AddressSanitizer', 'LeakSanitizer', 'ThreadSanitizer', 'runtime error:', 'assertion', 'Assertion')
 
@@ -168,7 +169,9 @@ class Daemon:
 
         def ended():
             with open(f'/proc/{self.pid}/stat', encoding='utf-8') as stat:
-                return stat.read().rsplit(')', 1)[1].split()[0] in 'ZX'
+                fields = stat.read().rsplit(')', 1)[1].split()
+            # Or on its way through exit(2), where the kernel closes the file that hangs.
+            return fields[0] in 'ZX' or int(fields[6]) & PF_EXITING
         wait_until(ended, limit, 'the main thread has ended')
 
     def assert_no_crash(self):
