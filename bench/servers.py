@@ -60,7 +60,7 @@ def fill(path, size):
 def settle(path, piece):
     """Out of the page cache and in again: what is there lies in folios of the kernel's choice, however it was written;
     or, with pieces of a page, in single pages. These are sure to be alike for two files, and for writes: in a large
-    folio ext4 walks all of its buffers for each, which takes ten times what is to be compared."""
+    folio ext4 walks all of its buffers for each, which takes longer than all that is to be compared."""
     with open(path, 'rb', buffering=0) as f:
         os.fsync(f.fileno())
         os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
