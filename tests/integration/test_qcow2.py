@@ -9,6 +9,7 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, fill, nbd_connect, run, wait_until
+from weirtest.qcow2 import number, patch, sound
 
 SIZE = 8 * MiB
 PEER = ['qemu-storage-daemon']
@@ -61,20 +62,6 @@ def finish(daemon, client=None):
     if client:
         client.shutdown()
     daemon.stop()
-
-
-def sound(path):
-    run('qemu-img', 'check', '-q', str(path))
-
-
-def number(path, offset, fmt='>Q'):
-    return struct.unpack(fmt, file_bytes(path, offset, struct.calcsize(fmt)))[0]
-
-
-def patch(path, offset, data):
-    with open(path, 'r+b') as f:
-        f.seek(offset)
-        f.write(data)
 
 
 def set_bits(path, offset, bits):

@@ -7,6 +7,7 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, nbd_connect, run
+from weirtest.qcow2 import number, patch, sound
 
 COPIED = 1 << 63
 
@@ -26,22 +27,8 @@ def opened(daemon, path, **options):
     return nbd_connect(daemon.export('n'), strict=False)
 
 
-def sound(path):
-    run('qemu-img', 'check', '-q', str(path))
-
-
 def io(path, *commands):
     return run('qemu-io', '-f', 'qcow2', *[word for c in commands for word in ('-c', c)], str(path))
-
-
-def number(path, offset, fmt='>Q'):
-    return struct.unpack(fmt, file_bytes(path, offset, struct.calcsize(fmt)))[0]
-
-
-def patch(path, offset, data):
-    with open(path, 'r+b') as f:
-        f.seek(offset)
-        f.write(data)
 
 
 def test_qcow2_full_place(daemon, tmp):

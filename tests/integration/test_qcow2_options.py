@@ -8,6 +8,7 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, is_peer, nbd_connect, run
+from weirtest.qcow2 import number, patch, sound
 
 SIZE = 8 * MiB
 INCOMPATIBLE, COMPATIBLE = 72, 80
@@ -47,22 +48,8 @@ def finish(daemon, client=None):
     daemon.stop()
 
 
-def sound(path):
-    run('qemu-img', 'check', '-q', str(path))
-
-
 def io(path, *commands):
     return run('qemu-io', '-f', 'qcow2', *[word for c in commands for word in ('-c', c)], str(path))
-
-
-def header(path, offset, fmt='>Q'):
-    return struct.unpack(fmt, file_bytes(path, offset, struct.calcsize(fmt)))[0]
-
-
-def patch(path, offset, data):
-    with open(path, 'r+b') as f:
-        f.seek(offset)
-        f.write(data)
 
 
 def allocated(path):
@@ -150,11 +137,11 @@ def test_qcow2_lazy_refcounts(daemon, tmp):
     """While it is open the image says that its counts cannot be trusted; a crash is repaired by the next writer."""
     path = create(tmp / 'a.qcow2')
     client = opened(daemon, path, lazy_refcounts=True)
-    assert header(path, INCOMPATIBLE) & 1
+    assert number(path, INCOMPATIBLE) & 1
     client.pwrite(b'\x5a' * MiB, 0)
     client.flush()
     daemon.kill()
-    assert header(path, INCOMPATIBLE) & 1
+    assert number(path, INCOMPATIBLE) & 1
 
 
 def test_qcow2_lazy_refcounts_repair(start, tmp):
@@ -171,7 +158,7 @@ def test_qcow2_lazy_refcounts_repair(start, tmp):
     assert client.pread(MiB, 0) == b'\x5a' * MiB
     client.pwrite(b'\x33' * MiB, 4 * MiB)
     finish(daemon, client)
-    assert not header(path, INCOMPATIBLE) & 1
+    assert not number(path, INCOMPATIBLE) & 1
     sound(path)
     io(path, 'read -P 0x5a 0 1M', 'read -P 0x33 4M 1M')
 
@@ -235,9 +222,9 @@ def test_qcow2_cache_options(daemon, tmp, options, words):
 def damaged(path):
     """The L2 entry of guest offset 0 points to the refcount table."""
     io(path, 'write -P 1 0 64k', 'flush')
-    l1 = header(path, 40)
-    l2 = header(path, l1) & 0x00fffffffffffe00
-    patch(path, l2, struct.pack('>Q', header(path, 48) | 1 << 63))
+    l1 = number(path, 40)
+    l2 = number(path, l1) & 0x00fffffffffffe00
+    patch(path, l2, struct.pack('>Q', number(path, 48) | 1 << 63))
     return path
 
 
@@ -245,12 +232,12 @@ def damaged(path):
 def test_qcow2_overlap_check(daemon, tmp, check):
     """Guest data never goes where metadata is."""
     path = damaged(create(tmp / 'a.qcow2'))
-    before = file_bytes(path, header(path, 48), 64 * KiB)
+    before = file_bytes(path, number(path, 48), 64 * KiB)
     client = opened(daemon, path, overlap_check=check)
     with pytest.raises(nbd.Error):
         client.pwrite(b'\xff' * 512, 0)
     finish(daemon, client)
-    assert file_bytes(path, header(path, 48), 64 * KiB) == before
+    assert file_bytes(path, number(path, 48), 64 * KiB) == before
 
 
 def test_qcow2_overlap_check_none(daemon, tmp):
@@ -258,7 +245,7 @@ def test_qcow2_overlap_check_none(daemon, tmp):
     client = opened(daemon, path, overlap_check='none')
     client.pwrite(b'\xff' * 512, 512)
     client.flush()
-    assert file_bytes(path, header(path, 48) + 512, 512) == b'\xff' * 512
+    assert file_bytes(path, number(path, 48) + 512, 512) == b'\xff' * 512
 
 
 def test_qcow2_corrupted_event(daemon, tmp):
@@ -273,7 +260,7 @@ def test_qcow2_corrupted_event(daemon, tmp):
         client.pwrite(b'\xff' * 512, MiB)
     assert client.pread(512, MiB) == bytes(512)
     finish(daemon, client)
-    assert header(path, INCOMPATIBLE) & 2
+    assert number(path, INCOMPATIBLE) & 2
 
 
 def test_qcow2_corrupt_image(daemon, tmp):
@@ -292,7 +279,7 @@ def test_qcow2_x_repair(daemon, tmp):
         client.pwrite(b'\xff' * 512, 0)
     finish(daemon, client)
     run('build/weir', 'img', 'check', '-r', 'all', str(path), ok=(0,))
-    assert not header(path, INCOMPATIBLE) & 2
+    assert not number(path, INCOMPATIBLE) & 2
     sound(path)
 
 
@@ -328,8 +315,8 @@ def test_blockdev_check(daemon, tmp):
     assert result['allocated-clusters'] == 16 and result['total-clusters'] == SIZE // 65536
     daemon.qmp('job-dismiss', id='c')
     leaky = create(tmp / 'b.qcow2')
-    table = header(leaky, 48)
-    patch(leaky, header(leaky, table) + 2 * 5, struct.pack('>H', 1))
+    table = number(leaky, 48)
+    patch(leaky, number(leaky, table) + 2 * 5, struct.pack('>H', 1))
     add(daemon, leaky, node='leaky')
     daemon.qmp('blockdev-check', {'job-id': 'c', 'node-name': 'leaky'})
     daemon.qmp.job_wait('c', 'concluded')
