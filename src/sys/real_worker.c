@@ -16,11 +16,13 @@
  */
 #include "sys/real.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,12 +66,18 @@ static int apart_main(void *arg)
     _exit(0);
 }
 
+/*
+ * Keeps the descriptors until the last thread of the process has let go of them. The signal that other workers wait
+ * for would come too early: when the thread that made us ends, which may be before others have.
+ */
 static int hold_main(void *arg)
 {
     const struct apart *apart = arg;
+    struct pollfd ended = { .fd = (int)syscall(SYS_pidfd_open, apart->parent, 0), .events = POLLIN };
 
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == apart->parent)
-        pause();
+    if (ended.fd >= 0 && getppid() == apart->parent)
+        while (poll(&ended, 1, -1) < 0 && errno == EINTR)
+            ;
     _exit(0);
 }
 
