@@ -30,6 +30,9 @@ ROOT = HERE.parents[1]
 MEMORY = pathlib.Path('/dev/shm')
 MEMORY_MIN = 2 << 30
 
+# Cases that one set of processes takes through.
+PROCESS_CASES = 400
+
 
 def working_directory():
     """In memory where there is some: the images are many, and nothing here is about the disk."""
@@ -87,28 +90,38 @@ def print_list(todo):
         print(f'{count:5} cases: {text}')
 
 
+class Tally:
+    """What has been said and counted so far."""
+
+    def __init__(self, todo, args):
+        self.total, self.args = len(todo), args
+        self.passed = self.failed = 0
+        self.begin = self.last = time.monotonic()
+
+    def note(self, name, wrong, seconds):
+        self.passed, self.failed = self.passed + (not wrong), self.failed + bool(wrong)
+        if wrong:
+            print(f'FAILED {name}: {wrong}\n       again: tests/golden/golden.py --keep --seed {self.args.seed} '
+                  f'--only {name}', flush=True)
+        elif self.args.verbose:
+            print(f'ok     {name} [{seconds:.1f} s]', flush=True)
+        if time.monotonic() - self.last > 60:
+            self.last = time.monotonic()
+            print(f'... {self.passed + self.failed} of {self.total}, {self.last - self.begin:.0f} s', flush=True)
+
+
 def run_all(todo, args, parent):
-    passed = failed = 0
-    begin = last = time.monotonic()
-    with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
-        futures = {pool.submit(run_one, case, direction, args.seed, parent): (case, direction)
-                   for case, direction in todo}
-        for future in concurrent.futures.as_completed(futures):
-            case, direction = futures[future]
-            name = f'{case.name}/{direction}'
-            wrong, seconds = future.result()
-            passed, failed = passed + (not wrong), failed + bool(wrong)
-            if wrong:
-                print(f'FAILED {name}: {wrong}\n       again: tests/golden/golden.py --keep --seed {args.seed} '
-                      f'--only {name}', flush=True)
-            elif args.verbose:
-                print(f'ok     {name} [{seconds:.1f} s]', flush=True)
-            if time.monotonic() - last > 60:
-                last = time.monotonic()
-                print(f'... {passed + failed} of {len(todo)}, {last - begin:.0f} s', flush=True)
-    print(f'seed {args.seed}, {time.monotonic() - begin:.0f} s')
-    print(f'{passed} passed, {failed} failed', flush=True)
-    return 1 if failed or not passed else 0
+    tally = Tally(todo, args)
+    for first in range(0, len(todo), PROCESS_CASES):
+        # New processes now and then: the NBD library's bindings keep the memory of buffers.
+        with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
+            futures = {pool.submit(run_one, case, direction, args.seed, parent): f'{case.name}/{direction}'
+                       for case, direction in todo[first:first + PROCESS_CASES]}
+            for future in concurrent.futures.as_completed(futures):
+                tally.note(futures[future], *future.result())
+    print(f'seed {args.seed}, {time.monotonic() - tally.begin:.0f} s')
+    print(f'{tally.passed} passed, {tally.failed} failed', flush=True)
+    return 1 if tally.failed or not tally.passed else 0
 
 
 def main():
