@@ -16,6 +16,13 @@ enum weir_law {
     WEIR_LAW_MONITOR,    /* 5: map, commit, abort, release of a node never interleave */
     WEIR_LAW_BARRIER,    /* 6: data is flushed before the table that points to it is written */
     WEIR_LAW_ORDER,      /* 7: counts are durable before the tables that need them */
+    /* Of a mirror; the rules are those of docs/architecture.md. */
+    WEIR_LAW_INNER,   /* M4: an active write clears only granules that lie wholly inside it */
+    WEIR_LAW_COPY,    /* M2: a copy and an active write exclude each other */
+    WEIR_LAW_MODE,    /* M7: a request has one mode */
+    WEIR_LAW_REMARK,  /* M6: what an active write did not bring to the target is marked */
+    WEIR_LAW_INSERT,  /* M1: everything is marked when the filter is inserted */
+    WEIR_LAW_RECHECK, /* M8: the marks are looked at again before the filter is removed */
 };
 
 /* What the simulator counts in the library, to know that a run has reached it. */

@@ -11,7 +11,8 @@
  *  - write-blocking: hold exactly the request's bytes exclusively (M2), clear the granules that lie wholly
  *    inside *before* writing (M3, M4), write source and target at once, mark everything again if either
  *    failed (M6). The guest gets the source's result.
- *  - a discard is marked after it has ended: the two sides may read differently afterwards.
+ *  - write-blocking, where the source alone decides what it will read as (a discard; a fast zero that it may refuse):
+ *    the source first, then the target is brought to the same.
  */
 #include "filter/mirror_top.h"
 
@@ -23,16 +24,22 @@
 #include "io/async.h"
 #include "io/io.h"
 #include "io/range_lock.h"
+#include "io/transfer.h"
 #include <errno.h>
 
+/* After a discard: data that is brought over while the guest waits. More of it is left to the job. */
+#define BRING_MAX ((uint64_t)4 << 20)
+#define BRING_CHUNK ((uint64_t)1 << 20)
+
 struct mirror_top {
-    struct weir_edge *source, *target;
+    struct weir_transfer transfer;
     struct weir_bitmap *bitmap;
     struct weir_range_table *ranges;
     _Atomic int mode;
+    _Atomic unsigned lagging; /* background-mode requests that have not marked yet */
     _Atomic uint64_t requests;
     _Atomic int64_t last_ns;
-    void (*notify)(void *opaque, int ret);
+    void (*notify)(void *opaque, int ret, bool write);
     void *opaque;
     bool alone; /* no other writer below; control loop */
 };
@@ -44,12 +51,12 @@ void weir_mirror_top_set_alone(struct weir_node *node, bool alone)
 
 struct weir_edge *weir_mirror_top_source(struct weir_node *node)
 {
-    return ((struct mirror_top *)node->state)->source;
+    return ((struct mirror_top *)node->state)->transfer.source;
 }
 
 struct weir_edge *weir_mirror_top_target(struct weir_node *node)
 {
-    return ((struct mirror_top *)node->state)->target;
+    return ((struct mirror_top *)node->state)->transfer.target;
 }
 
 struct weir_range_table *weir_mirror_top_ranges(struct weir_node *node)
@@ -62,6 +69,18 @@ void weir_mirror_top_set_mode(struct weir_node *node, enum weir_mirror_mode mode
     atomic_store(&((struct mirror_top *)node->state)->mode, (int)mode);
 }
 
+enum weir_mirror_mode weir_mirror_top_mode(struct weir_node *node)
+{
+    return (enum weir_mirror_mode)atomic_load(&((struct mirror_top *)node->state)->mode);
+}
+
+bool weir_mirror_top_active(struct weir_node *node)
+{
+    struct mirror_top *top = node->state;
+
+    return atomic_load(&top->mode) == WEIR_MIRROR_BLOCKING && !atomic_load(&top->lagging);
+}
+
 uint64_t weir_mirror_top_requests(struct weir_node *node, int64_t *ret_last_ns)
 {
     struct mirror_top *top = node->state;
@@ -70,17 +89,32 @@ uint64_t weir_mirror_top_requests(struct weir_node *node, int64_t *ret_last_ns)
     return atomic_load_explicit(&top->requests, memory_order_relaxed);
 }
 
-static void mark(struct mirror_top *top, const struct weir_request *request)
+static void mark(struct mirror_top *top, const struct weir_request *request, int ret, bool write)
 {
     weir_bitmap_set(top->bitmap, request->offset, request->length);
-    top->notify(top->opaque, 0);
+    top->notify(top->opaque, ret, write);
 }
 
+/* What the law leaves to a later copy is not cleared: the rest of a granule that is only touched (M4). */
+static void clear(struct mirror_top *top, uint64_t offset, uint64_t length)
+{
+    uint64_t granularity = weir_bitmap_granularity(top->bitmap), end = offset + length;
+
+    if (!WEIR_LAW(WEIR_LAW_INNER)) {
+        offset = weir_align_down(offset, granularity);
+        end = WEIR_MIN(weir_align_up(end, granularity), weir_bitmap_size(top->bitmap));
+    }
+    weir_bitmap_clear_inner(top->bitmap, offset, end - offset);
+}
+
+/* Its caller has counted it as lagging. */
 static weir_co_fn int write_background(struct mirror_top *top, struct weir_request *request)
 {
-    int ret = weir_io(top->source, request);
+    int ret = weir_io(top->transfer.source, request);
 
-    mark(top, request);
+    if (WEIR_LAW(WEIR_LAW_MODE) || atomic_load(&top->mode) != WEIR_MIRROR_BLOCKING)
+        mark(top, request, 0, false);
+    atomic_fetch_sub(&top->lagging, 1);
     return ret;
 }
 
@@ -94,24 +128,31 @@ static weir_co_fn void write_target(void *arg)
 {
     struct target_write *write = arg;
 
-    write->result = weir_io_abandonable(write->top->target, &write->request, -1);
+    write->result = weir_transfer_write(&write->top->transfer, &write->request);
+}
+
+/*
+ * Durability of the target is made at the pivot; what the guest asks for is promised by the source. So is "fast or
+ * not at all": the target may take the slow way.
+ */
+static struct weir_request for_target(const struct weir_request *request)
+{
+    struct weir_request copy = *request;
+
+    copy.flags &= ~(unsigned)(WEIR_REQUEST_FUA | WEIR_REQUEST_NO_FALLBACK);
+    return copy;
 }
 
 /* Both sides at once; the caller holds the range. Returns the source's result, *ret_target the target's. */
 static weir_co_fn int write_both(struct mirror_top *top, struct weir_request *request, int *ret_target)
 {
-    struct target_write write = { top, *request, 0 };
+    struct target_write write = { top, for_target(request), 0 };
     struct weir_co_group group;
     int ret;
 
-    /*
-     * Durability of the target is made at the pivot; what the guest asks for is promised by the source. So
-     * is "fast or not at all": the target may take the slow way.
-     */
-    write.request.flags &= ~(unsigned)(WEIR_REQUEST_FUA | WEIR_REQUEST_NO_FALLBACK);
     weir_co_group_init(&group);
     weir_co_group_start(&group, write_target, &write);
-    ret = weir_io(top->source, request);
+    ret = weir_io(top->transfer.source, request);
     weir_co_group_wait(&group, 0);
     weir_co_group_done(&group);
     *ret_target = write.result;
@@ -124,13 +165,82 @@ static weir_co_fn int write_active(struct mirror_top *top, struct weir_request *
     int target = 0, ret;
 
     weir_range_lock(top->ranges, &lock, request->offset, request->length, true);
-    weir_bitmap_clear_inner(top->bitmap, request->offset, request->length);
+    clear(top, request->offset, request->length);
     ret = write_both(top, request, &target);
-    if (ret || target)
+    if ((ret || target) && WEIR_LAW(WEIR_LAW_REMARK))
         weir_bitmap_set(top->bitmap, request->offset, request->length);
     weir_range_unlock(&lock);
     if (ret || target)
-        top->notify(top->opaque, target);
+        top->notify(top->opaque, target, true);
+    return ret;
+}
+
+/* A fast zero: a source that refuses it is as it was, so nothing may reach the target before its answer. */
+static weir_co_fn int zero_in_turn(struct mirror_top *top, struct weir_request *request)
+{
+    struct weir_request copy = for_target(request);
+    struct weir_range_lock lock = { 0 };
+    bool marked;
+    int target = 0, ret;
+
+    weir_range_lock(top->ranges, &lock, request->offset, request->length, true);
+    marked = weir_bitmap_any(top->bitmap, request->offset, request->length);
+    clear(top, request->offset, request->length);
+    ret = weir_io(top->transfer.source, request);
+    if (!ret)
+        target = weir_transfer_write(&top->transfer, &copy);
+    if (target || (ret && (marked || ret != -ENOTSUP)))
+        mark(top, request, target, true);
+    weir_range_unlock(&lock);
+    return ret;
+}
+
+/* Makes the target read as the source does; the caller holds the range. 0, or -errno and the rest is to be marked. */
+static weir_co_fn int bring_over(struct mirror_top *top, const struct weir_request *request,
+                                 struct weir_buffer *buffer, bool *ret_write)
+{
+    uint64_t offset = request->offset, length = request->length, data = 0;
+    int ret = 0;
+
+    *ret_write = false;
+    while (length && !ret) {
+        struct weir_status status;
+        uint64_t piece;
+
+        ret = weir_transfer_look(top->transfer.source, offset, length, &status);
+        if (ret)
+            break;
+        piece = WEIR_MIN(status.length, length);
+        if (!status.zero) {
+            piece = WEIR_MIN(piece, buffer->size);
+            data += piece;
+        }
+        if (data > BRING_MAX)
+            return -EAGAIN;
+        ret = weir_transfer_range(&top->transfer, offset, piece, buffer, ret_write);
+        offset += piece;
+        length -= piece;
+    }
+    return ret;
+}
+
+static weir_co_fn int discard_active(struct mirror_top *top, struct weir_request *request)
+{
+    struct weir_buffer *buffer = weir_buffer_new(WEIR_MIN(request->length, BRING_CHUNK));
+    struct weir_range_lock lock = { 0 };
+    bool write = false;
+    int over = 0, ret;
+
+    if (!buffer)
+        return 0; /* a discard is advice */
+    weir_range_lock(top->ranges, &lock, request->offset, request->length, true);
+    clear(top, request->offset, request->length);
+    ret = weir_io(top->transfer.source, request);
+    over = bring_over(top, request, buffer, &write);
+    if (over)
+        mark(top, request, over == -EAGAIN ? 0 : over, write);
+    weir_range_unlock(&lock);
+    weir_buffer_unref(buffer);
     return ret;
 }
 
@@ -158,17 +268,42 @@ static weir_co_fn int write_active_stable(struct mirror_top *top, struct weir_re
     return ret;
 }
 
+/*
+ * The mode of a request, once and for all of it (M7). What goes the background way is counted before it is sure to:
+ * who has switched the mode and sees nobody lag knows that every later request is an active one.
+ */
+static int enter(struct mirror_top *top)
+{
+    int mode = atomic_load(&top->mode);
+
+    if (mode != WEIR_MIRROR_BACKGROUND)
+        return mode;
+    atomic_fetch_add(&top->lagging, 1);
+    mode = atomic_load(&top->mode);
+    if (mode != WEIR_MIRROR_BACKGROUND)
+        atomic_fetch_sub(&top->lagging, 1);
+    return mode;
+}
+
 static weir_co_fn int mirror_top_submit(struct weir_node *node, struct weir_request *request)
 {
     struct mirror_top *top = node->state;
-    int mode = atomic_load(&top->mode); /* once: M7 */
+    int mode;
 
     atomic_fetch_add_explicit(&top->requests, 1, memory_order_relaxed);
     atomic_store_explicit(&top->last_ns, weir_loop_now(weir_loop_self()), memory_order_relaxed);
+    /* A source that ignores discards stays as it is, and so does the target. */
+    if (request->op == WEIR_OP_DISCARD && !top->transfer.source->node->discard_unmap)
+        return weir_io(top->transfer.source, request);
+    mode = enter(top);
     if (mode == WEIR_MIRROR_PASS)
-        return weir_io(top->source, request);
-    if (mode == WEIR_MIRROR_BACKGROUND || request->op == WEIR_OP_DISCARD)
+        return weir_io(top->transfer.source, request);
+    if (mode == WEIR_MIRROR_BACKGROUND)
         return write_background(top, request);
+    if (request->op == WEIR_OP_DISCARD)
+        return discard_active(top, request);
+    if (request->op == WEIR_OP_ZERO && request->flags & WEIR_REQUEST_NO_FALLBACK)
+        return zero_in_turn(top, request);
     return write_active_stable(top, request);
 }
 
@@ -212,17 +347,19 @@ static weir_co_fn int mirror_top_open(struct weir_node *node, const void *option
     int ret;
 
     top->bitmap = given->bitmap;
+    top->transfer.written = given->written;
+    top->transfer.unmap = given->unmap;
     top->notify = given->notify;
     top->opaque = given->opaque;
     atomic_init(&top->mode, (int)given->mode);
     name = json_string(given->source->name);
-    ret = weir_node_open_child(node, name, "backing", WEIR_ROLE_FILTERED | WEIR_ROLE_PRIMARY, &top->source,
+    ret = weir_node_open_child(node, name, "backing", WEIR_ROLE_FILTERED | WEIR_ROLE_PRIMARY, &top->transfer.source,
                                err);
     json_decref(name);
     if (ret)
         return ret;
     name = json_string(given->target->name);
-    ret = weir_node_open_child(node, name, "target", WEIR_ROLE_DATA, &top->target, err);
+    ret = weir_node_open_child(node, name, "target", WEIR_ROLE_DATA, &top->transfer.target, err);
     json_decref(name);
     if (ret)
         return ret;

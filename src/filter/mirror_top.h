@@ -20,13 +20,18 @@ enum weir_mirror_mode {
     WEIR_MIRROR_BLOCKING,   /* write both */
 };
 
-/* What the job gives at open. The bitmap is the job's; it must outlive the node. */
+/* What the job gives at open. The bitmaps are the job's; they must outlive the node. */
 struct weir_mirror_top_options {
     struct weir_node *source, *target;
     struct weir_bitmap *bitmap;
+    struct weir_bitmap *written; /* as in io/transfer.h */
+    bool unmap;
     enum weir_mirror_mode mode;
-    /* The range was marked (ret 0), or writing it to the target failed with @ret. Any loop; must not wait. */
-    void (*notify)(void *opaque, int ret);
+    /*
+     * Something was marked (@ret 0), or bringing a write to the target failed with @ret, at the target (@write) or in
+     * reading the source. Any loop; must not wait.
+     */
+    void (*notify)(void *opaque, int ret, bool write);
     void *opaque;
 };
 
@@ -34,6 +39,9 @@ extern const struct weir_driver weir_driver_mirror_top;
 
 /* A request sees one mode from its beginning to its end (rule M7), so no drain is needed. Any thread. */
 void weir_mirror_top_set_mode(struct weir_node *node, enum weir_mirror_mode mode);
+enum weir_mirror_mode weir_mirror_top_mode(struct weir_node *node);
+/* The mode is write-blocking, and so is that of every request under way. Any thread. */
+bool weir_mirror_top_active(struct weir_node *node);
 /*
  * Whether the filter refuses other writers of its source. Not before the source's users have moved to the filter:
  * set it in that transaction, before it is finished. Control loop.
@@ -48,6 +56,5 @@ struct weir_edge *weir_mirror_top_target(struct weir_node *node);
 uint64_t weir_mirror_top_requests(struct weir_node *node, int64_t *ret_last_ns);
 /* Where active writes and copies exclude each other (rule M2). */
 struct weir_range_table *weir_mirror_top_ranges(struct weir_node *node);
-/* After the children were exchanged by a transaction the job must not use the edges any more. */
 
 #endif

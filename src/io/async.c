@@ -69,7 +69,7 @@ static weir_co_fn void async_run(void *arg)
     struct weir_edge_io *io = async->edge->io;
     const struct weir_request *request = &async->request;
     int result = request->op == WEIR_OP_STATUS ? weir_io_status(async->edge, request->offset, request->length,
-                                                                WEIR_REQUEST_DEEP, &async->status)
+                                                                request->flags, &async->status)
                                                : weir_io(async->edge, &async->request);
     bool left;
 

@@ -16,7 +16,7 @@
 struct weir_edge;
 
 /*
- * Like weir_io(), and for STATUS like a deep weir_io_status(). Returns -ECANCELED as soon as @edge is broken and
+ * Like weir_io(), and for STATUS like weir_io_status(). Returns -ECANCELED as soon as @edge is broken and
  * -ETIMEDOUT past @deadline_ns (-1: none) although the request goes on. For reads the data arrives in a private
  * buffer and is copied out only when in time.
  */

@@ -5,11 +5,9 @@
 #include "job/copy.h"
 
 #include "base/alloc.h"
-#include "base/iov.h"
+#include "base/law.h"
 #include "co/co.h"
 #include "graph/gate.h"
-#include "io/async.h"
-#include "io/io.h"
 #include "sys/sys.h"
 #include <errno.h>
 
@@ -20,8 +18,6 @@
 #define CHUNK_BUSY ((uint64_t)64 << 10)
 /* Guests count as busy for so long after a request. */
 #define BUSY_NS (20 * 1000000LL)
-/* Below this length a look at the block status costs more than the copy. */
-#define STATUS_MIN ((uint64_t)64 << 10)
 
 struct weir_copy {
     struct weir_copy_options options;
@@ -61,76 +57,6 @@ static bool guests_busy(struct weir_copy *copy)
 
 /* ---- one area ---- */
 
-/* Block status of the first part of a range; can be left behind like the transfers. */
-static weir_co_fn int look(struct weir_edge *edge, uint64_t offset, uint64_t length,
-                           struct weir_status *ret_status)
-{
-    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, 0);
-
-    request.status = ret_status;
-    return weir_io_abandonable(edge, &request, -1);
-}
-
-static weir_co_fn int zero_target(struct weir_copy *copy, uint64_t offset, uint64_t length)
-{
-    unsigned flags = copy->options.unmap ? WEIR_REQUEST_MAY_UNMAP : 0;
-    struct weir_request request = weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0, flags);
-    struct weir_status status = { .length = 0 };
-
-    /* A target that reads as zero there already, with nothing stored, needs no write. */
-    if (length >= STATUS_MIN && !look(copy->options.target, offset, length, &status) && status.zero &&
-        !status.data && status.length >= length)
-        return 0;
-    return weir_io_abandonable(copy->options.target, &request, -1);
-}
-
-static weir_co_fn int copy_data(struct weir_copy *copy, uint64_t offset, uint64_t length,
-                                struct weir_buffer *buffer, bool *ret_write)
-{
-    struct iovec iov = { buffer->data, length };
-    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
-    int ret;
-
-    *ret_write = false;
-    ret = weir_io_abandonable(copy->options.source, &request, -1);
-    if (ret)
-        return ret;
-    *ret_write = true;
-    if (weir_buffer_is_zero(buffer->data, length))
-        return zero_target(copy, offset, length);
-    request.op = WEIR_OP_WRITE;
-    request.buffer = buffer;
-    return weir_io_abandonable(copy->options.target, &request, -1);
-}
-
-/* Copies a range whose lock is held, following what the source says about zeroes. */
-static weir_co_fn int copy_range(struct weir_copy *copy, uint64_t offset, uint64_t length,
-                                 struct weir_buffer *buffer, bool *ret_write)
-{
-    int ret = 0;
-
-    while (length && !ret) {
-        struct weir_status status = { .length = length, .data = true };
-        uint64_t piece;
-
-        *ret_write = false;
-        if (length >= STATUS_MIN)
-            ret = look(copy->options.source, offset, length, &status);
-        if (ret)
-            break;
-        piece = WEIR_MIN(status.length, length);
-        if (status.zero) {
-            *ret_write = true;
-            ret = zero_target(copy, offset, piece);
-        } else {
-            ret = copy_data(copy, offset, piece, buffer, ret_write);
-        }
-        offset += piece;
-        length -= piece;
-    }
-    return ret;
-}
-
 /* 0, or the error of the copy; *ret_done says whether there was anything to do. */
 static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_t length, bool *ret_done,
                                 bool *ret_write)
@@ -145,12 +71,13 @@ static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_
         return -ENOMEM;
     weir_gate_enter(copy->options.gate, &op);
     /* A guest whose write hangs in the source holds its range: that must not keep us from stopping. */
-    ret = weir_range_lock_unless(copy->options.ranges, &lock, offset, length, true, &copy->stop);
+    if (WEIR_LAW(WEIR_LAW_COPY))
+        ret = weir_range_lock_unless(copy->options.ranges, &lock, offset, length, true, &copy->stop);
     if (!ret && weir_bitmap_any(copy->options.bitmap, offset, length)) {
         *ret_done = true;
         atomic_fetch_add(&copy->taken, length);
         weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
-        ret = copy_range(copy, offset, length, buffer, ret_write);
+        ret = weir_transfer_range(&copy->options.transfer, offset, length, buffer, ret_write);
         if (ret)
             weir_bitmap_set(copy->options.bitmap, offset, length);
     }
@@ -165,9 +92,12 @@ static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_
 /* The next area for a worker; mutex held. */
 static bool next_area(struct weir_copy *copy, bool busy, uint64_t *ret_offset, uint64_t *ret_length)
 {
-    uint64_t chunk = WEIR_MAX(busy ? CHUNK_BUSY : CHUNK, weir_bitmap_granularity(copy->options.bitmap));
+    uint64_t granularity = weir_bitmap_granularity(copy->options.bitmap);
+    uint64_t most = WEIR_MAX(weir_align_down(copy->options.memory, granularity), granularity);
+    uint64_t chunk = WEIR_MIN(WEIR_MAX(busy ? CHUNK_BUSY : CHUNK, granularity), most);
+    uint64_t workers = WEIR_MIN(most / chunk, busy ? WORKERS_BUSY : WORKERS);
 
-    if (copy->stop || copy->paused || copy->error || copy->in_flight >= (busy ? WORKERS_BUSY : WORKERS))
+    if (copy->stop || copy->paused || copy->error || copy->in_flight >= workers)
         return false;
     if (!weir_bitmap_next_area(copy->options.bitmap, copy->cursor, chunk, ret_offset, ret_length) &&
         (!copy->cursor || !weir_bitmap_next_area(copy->options.bitmap, 0, chunk, ret_offset, ret_length)))

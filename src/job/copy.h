@@ -13,17 +13,18 @@
 #include "base/bitmap.h"
 #include "graph/node.h"
 #include "io/range_lock.h"
+#include "io/transfer.h"
 
 struct weir_copy;
 
 struct weir_copy_options {
-    struct weir_loop *loop;            /* where the workers run */
-    struct weir_edge *gate;            /* root edge of the job: each chunk is one request in it */
-    struct weir_edge *source, *target; /* edges below that gate */
+    struct weir_loop *loop;         /* where the workers run */
+    struct weir_edge *gate;         /* root edge of the job: each chunk is one request in it */
+    struct weir_transfer transfer;  /* edges below that gate */
     struct weir_range_table *ranges;
     struct weir_bitmap *bitmap;
-    uint64_t speed; /* bytes/s, 0 = unlimited */
-    bool unmap;     /* zeroes may be given up on the target */
+    uint64_t speed;  /* bytes/s, 0 = unlimited */
+    uint64_t memory; /* bytes under way at most; a granule always is */
     /* How many requests guests have made so far, and when the last was (monotonic ns). Any loop. */
     uint64_t (*guests)(void *opaque, int64_t *ret_last_ns);
     /* Something has changed that weir_copy_state() shows. Any loop; must not wait. */

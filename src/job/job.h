@@ -39,6 +39,7 @@ enum weir_job_verb {
     WEIR_JOB_COMPLETE,
     WEIR_JOB_FINALIZE,
     WEIR_JOB_DISMISS,
+    WEIR_JOB_CHANGE,
 };
 
 /* How many results of dismissed jobs are kept. */

@@ -10,25 +10,60 @@
 
 enum weir_mirror_copy_mode { WEIR_MIRROR_COPY_BACKGROUND, WEIR_MIRROR_COPY_WRITE_BLOCKING };
 
+/* What a mirror begins with. */
+enum weir_mirror_sync {
+    WEIR_MIRROR_SYNC_FULL, /* the whole disk */
+    WEIR_MIRROR_SYNC_TOP,  /* what the source holds itself, not its backing chain */
+    WEIR_MIRROR_SYNC_NONE, /* nothing: only new writes */
+};
+
+#define WEIR_MIRROR_MEMORY_DEFAULT ((uint64_t)16 << 20)
+
 struct weir_mirror_options {
     const char *job_id;
     const char *device, *target;  /* node names */
     const char *filter_node_name; /* NULL: automatic */
+    const char *replaces;         /* node that the target takes the place of; NULL: the source */
+    enum weir_mirror_sync sync;
     uint64_t speed;               /* bytes/s, 0 = unlimited */
-    uint64_t granularity;         /* bytes, 0 = 64 KiB */
+    uint64_t granularity;         /* bytes, 0: by the target */
+    uint64_t memory;              /* bytes that a copy may hold at a time, 0 = 16 MiB; one granule at least */
+    bool unmap;                   /* zeroes may be given up on the target */
+    bool target_is_zero;          /* promised: all of the target reads as zero. With sync=full only */
     enum weir_mirror_copy_mode copy_mode;
     enum weir_job_on_error on_source_error, on_target_error;
     bool auto_finalize, auto_dismiss;
 };
 
-/* Whether every guest write reaches the target before it is answered, and nothing is left to copy. */
+/*
+ * Whether every guest write reaches the target before it is answered, and nothing is left to copy. Stays so until the
+ * mode is changed, the target fails, or a guest's write or discard does.
+ */
 bool weir_mirror_actively_synced(struct weir_job *job);
 
 /*
- * blockdev-mirror with sync=full: checks, inserts the filter and starts the job. On failure the graph is what it
+ * block-job-change: the mode of writes that come from now on, in both directions, also while it is paused or ready.
+ * Refused once it is completing. Control loop.
+ */
+int weir_mirror_change(struct weir_job *job, enum weir_mirror_copy_mode copy_mode,
+                       struct weir_error **err) weir_must_check;
+
+/*
+ * blockdev-mirror: checks, inserts the filter and starts the job. On failure the graph is what it
  * was. What the job itself finds (different sizes) ends the job, not the command. Control loop.
  */
 int weir_mirror_start(const struct weir_mirror_options *options,
                       struct weir_error **err) weir_co_fn weir_must_check;
+
+struct weir_drive_mirror_options {
+    struct weir_mirror_options mirror; /* without a target */
+    const char *target;                /* file name */
+    const char *format;                /* driver; NULL: as the source, not with @existing */
+    const char *node_name;             /* of the target; NULL: automatic */
+    bool existing;                     /* use the file as it is; else it is made, and what is there is lost */
+};
+/* drive-mirror: opens or makes the target and starts the mirror. A file that was made stays on failure. Control loop. */
+int weir_drive_mirror_start(const struct weir_drive_mirror_options *options,
+                            struct weir_error **err) weir_co_fn weir_must_check;
 
 #endif

@@ -12,7 +12,7 @@ static const char *const status_names[WEIR_JOB_STATUS_COUNT] = {
 };
 
 static const char *const verb_names[] = {
-    "cancel", "pause", "resume", "set-speed", "complete", "finalize", "dismiss",
+    "cancel", "pause", "resume", "set-speed", "complete", "finalize", "dismiss", "change",
 };
 
 static const unsigned follows[WEIR_JOB_STATUS_COUNT] = {
@@ -42,6 +42,7 @@ static const unsigned accepts[] = {
     [WEIR_JOB_COMPLETE] = BIT(WEIR_JOB_READY) | BIT(WEIR_JOB_STANDBY),
     [WEIR_JOB_FINALIZE] = BIT(WEIR_JOB_PENDING),
     [WEIR_JOB_DISMISS] = BIT(WEIR_JOB_CONCLUDED),
+    [WEIR_JOB_CHANGE] = ACTIVE,
 };
 
 const char *weir_job_status_name(enum weir_job_status status)

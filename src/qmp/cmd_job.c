@@ -179,40 +179,25 @@ weir_co_fn int qmp_query_block_jobs(struct weir_qmp_context *ctx,
     return 0;
 }
 
-/* ---- mirror ---- */
-
-weir_co_fn int qmp_blockdev_mirror(struct weir_qmp_context *ctx,
-                                   const struct weir_q_blockdev_mirror_args *args, json_t **ret_value,
-                                   struct weir_error **err)
+weir_co_fn int qmp_x_query_job_history(struct weir_qmp_context *ctx,
+                                       const struct weir_q_x_query_job_history_args *args, json_t **ret_value,
+                                       struct weir_error **err)
 {
-    struct weir_mirror_options options = {
-        .job_id = args->job_id,
-        .device = args->device,
-        .target = args->target,
-        .filter_node_name = args->filter_node_name,
-        .speed = (uint64_t)args->speed,
-        .granularity = args->granularity,
-        .copy_mode = args->copy_mode == WEIR_Q_MIRROR_COPY_MODE_WRITE_BLOCKING
-                         ? WEIR_MIRROR_COPY_WRITE_BLOCKING
-                         : WEIR_MIRROR_COPY_BACKGROUND,
-        .on_source_error = (enum weir_job_on_error)args->on_source_error,
-        .on_target_error = (enum weir_job_on_error)args->on_target_error,
-        .auto_finalize = args->auto_finalize,
-        .auto_dismiss = args->auto_dismiss,
-    };
+    const struct weir_job_result *result;
 
-    if (args->speed < 0)
-        return weir_error_set(err, -EINVAL, "Parameter 'speed' expects a non-negative value");
-    if (args->has_granularity && !args->granularity)
-        options.granularity = 1; /* refused by range, not taken for "absent" */
-    return weir_mirror_start(&options, err);
+    *ret_value = json_array();
+    for (unsigned i = 0; (result = weir_job_history(i)); i++) {
+        json_t *info =
+            json_pack("{s:s, s:s, s:f, s:i}", "id", result->id, "type", result->type, "end-time",
+                      (double)result->end_wall_ns / 1e9, "result", result->result);
+
+        if (result->error)
+            json_object_set_new(info, "error", json_string(result->error));
+        json_array_append_new(*ret_value, info);
+    }
+    return 0;
 }
-_Static_assert((int)WEIR_Q_BLOCKDEV_ON_ERROR_REPORT == (int)WEIR_JOB_ON_ERROR_REPORT &&
-                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_IGNORE == (int)WEIR_JOB_ON_ERROR_IGNORE &&
-                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_ENOSPC == (int)WEIR_JOB_ON_ERROR_ENOSPC &&
-                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_STOP == (int)WEIR_JOB_ON_ERROR_STOP &&
-                   (int)WEIR_Q_BLOCKDEV_ON_ERROR_AUTO == (int)WEIR_JOB_ON_ERROR_AUTO,
-               "the policies are QMP's, in the same order");
+
 
 /* ---- events ---- */
 

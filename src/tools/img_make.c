@@ -5,34 +5,12 @@
  */
 #include "tools/img.h"
 
-#include "base/schema.h"
 #include "base/schema_text.h"
 #include "co/co.h"
 #include "graph/driver.h"
 #include "sys/sys.h"
 #include <errno.h>
 #include <string.h>
-
-/* Consumes @options. */
-static weir_co_fn int create_by(const char *name, json_t *options, struct weir_error **err)
-{
-    const struct weir_driver *driver = weir_driver_find(name);
-    weir_autofree void *typed = NULL;
-    int ret;
-
-    if (!driver || !driver->create) {
-        json_decref(options);
-        return weir_error_set(err, -ENOTSUP, "Format driver '%s' does not support image creation", name);
-    }
-    typed = weir_alloc(driver->create->options->size);
-    ret = weir_schema_parse(driver->create->options, options, WEIR_SCHEMA_JSON, typed, err);
-    json_decref(options);
-    if (ret)
-        return ret;
-    ret = driver->create->create(typed, err);
-    weir_schema_free(driver->create->options, typed);
-    return ret;
-}
 
 static const char *text_of(const json_t *values, const char *name)
 {
@@ -64,7 +42,7 @@ static weir_co_fn int make_file(const char *path, uint64_t size, const char *pre
 
     if (preallocation)
         json_object_set_new(options, "preallocation", json_string(preallocation));
-    return create_by("file", options, err);
+    return weir_driver_create("file", options, err);
 }
 
 static weir_co_fn int make_raw(const char *path, const json_t *values, struct weir_error **err)
@@ -161,7 +139,7 @@ static weir_co_fn int make_layered(const char *path, const struct img_format *fo
     if (ret)
         json_decref(options);
     else
-        ret = create_by(format->name, options, err);
+        ret = weir_driver_create(format->name, options, err);
     /* The failure that is told is the first one; a file left behind does no harm. */
     if (ret && made)
         (void)weir_co_work(unlink_run, (void *)(uintptr_t)path);

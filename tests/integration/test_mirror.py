@@ -9,10 +9,10 @@ import time
 import nbd
 import pytest
 
-from weirtest import KiB, MiB, QmpError, file_bytes, fill, is_peer, nbd_connect, run, wait_until
+from weirtest import KiB, MiB, file_bytes, fill, is_peer, nbd_connect, run, wait_until
+from weirtest.mirror import (MODES, SIZE, add_blkdebug, any_write, bad_target, block_job, error_text, exported, failure,
+                             fio, mirror, ready, same, soft_cancel)
 
-SIZE = 8 * MiB
-MODES = ['background', 'write-blocking']
 # What a loaded machine may add to a time that is measured from above.
 SLACK = 1.5
 
@@ -24,57 +24,6 @@ def disks(daemon, tmp):
     daemon.add_file('t', fill(tmp / 't.img', SIZE, seed=2))
     daemon.export('n')
     return daemon
-
-
-def mirror(daemon, **options):
-    arguments = {'job-id': 'j', 'device': 'n', 'target': 't', 'sync': 'full'}
-    arguments.update({key.replace('_', '-'): value for key, value in options.items()})
-    daemon.qmp('blockdev-mirror', arguments)
-
-
-def ready(daemon):
-    return daemon.qmp.event('BLOCK_JOB_READY', 30, device='j')['data']
-
-
-def soft_cancel(daemon):
-    """Ends the job well, without pivot."""
-    daemon.qmp('block-job-cancel', device='j')
-    data = daemon.qmp.event('BLOCK_JOB_COMPLETED', 30, device='j')['data']
-    assert 'error' not in data and data['len'] == data['offset'], data
-    daemon.qmp.job_wait('j', 'null')
-    return data
-
-
-def block_job(daemon):
-    return next((j for j in daemon.qmp('query-block-jobs') if j['device'] == 'j'), None)
-
-
-def same(tmp, one='n.img', other='t.img'):
-    run('cmp', tmp / one, tmp / other)
-
-
-def error_text(call, *args, **options):
-    with pytest.raises(QmpError) as caught:
-        call(*args, **options)
-    assert caught.value.error_class == 'GenericError'
-    return caught.value.text
-
-
-def exported(daemon, export='n'):
-    return next(e['node-name'] for e in daemon.qmp('query-block-exports') if e['id'] == export)
-
-
-def fio(uri, directory, *options):
-    return subprocess.Popen(
-        ['fio', '--name=load', '--ioengine=nbd', f'--uri={uri}', '--size=8M', '--time_based', '--thread', '--minimal',
-         '--output=/dev/null', *options], cwd=directory, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def any_write(path, seed=1):
-    """Whether the image is no more what it was made with."""
-    expected = random.Random(seed).randbytes(MiB)
-    return file_bytes(path, 0, MiB) != expected
 
 
 # ---- the job ----
@@ -219,7 +168,7 @@ def test_mirror_copy_mode(disks, tmp):
     wait_until(lambda: file_bytes(tmp / 't.img', 4 * MiB, 500) == b'later' * 100, 10, 'the job copies it')
 
 
-def test_write_blocking_survives_kill(start, tmp):
+def test_000_2_write_blocking_survives_kill(start, tmp):
     """Whatever was answered before SIGKILL is on the target, too."""
     daemon = start()
     daemon.serve_nbd()
@@ -259,7 +208,7 @@ def test_mirror_actively_synced(disks):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_convergence(daemon, tmp, mode):
+def test_000_3_convergence(daemon, tmp, mode):
     """A target that is slower than the writer: write-blocking gets in sync all the same, background does not."""
     daemon.qmp('object-add', {'qom-type': 'throttle-group', 'id': 'g', 'limits': {'bps-write': 16 * MiB}})
     daemon.add_file('n', fill(tmp / 'n.img', SIZE, seed=1))
@@ -326,7 +275,7 @@ def test_soft_cancel_is_a_point_in_time(disks, tmp, mode):
     same(tmp)
 
 
-def test_start_and_cancel_under_load(disks, tmp):
+def test_000_27_start_and_cancel_under_load(disks, tmp):
     """A mirror is started and dropped again and again: no write is lost or held up for long."""
     handles = [disks.nbd('n') for _ in range(2)]
     load = fio(disks.uri('n'), tmp, '--rw=randwrite', '--bs=4k', '--iodepth=16', '--runtime=60')
@@ -349,7 +298,7 @@ def test_start_and_cancel_under_load(disks, tmp):
 
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('size', [SIZE, SIZE - 512, 4 * MiB + 12 * KiB + 512])
-def test_unaligned_writes(daemon, tmp, mode, size):
+def test_000_30_unaligned_active_write(daemon, tmp, mode, size):
     """Writes, zeroes and discards of any alignment while the copy runs: nothing is lost around their edges."""
     rnd = random.Random(size)
     for node, seed in (('n', 5), ('t', 6)):
@@ -379,7 +328,7 @@ def test_unaligned_writes(daemon, tmp, mode, size):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_overlapping_requests(disks, tmp, mode):
+def test_000_9_overlapping_requests(disks, tmp, mode):
     """Many requests at once on the same few blocks, with the copy among them."""
     handle = disks.nbd('n')
     mirror(disks, copy_mode=mode)
@@ -399,7 +348,7 @@ def test_overlapping_requests(disks, tmp, mode):
 
 
 @pytest.mark.parametrize('detect', ['off', 'unmap'])
-def test_small_zeroes(daemon, tmp, detect):
+def test_000_31_small_zeroes(daemon, tmp, detect):
     """Zeroes of less than a granule in write-blocking mode, at every kind of offset."""
     for node in 'nt':
         fill(tmp / f'{node}.img', SIZE)
@@ -419,7 +368,7 @@ def test_small_zeroes(daemon, tmp, detect):
 
 # ---- sparse ----
 
-def test_sparse_stays_sparse(daemon, tmp):
+def test_000_32_sparse_stays_sparse(daemon, tmp):
     """Holes of the source become none of the target's data."""
     for node in 'nt':
         with open(tmp / f'{node}.img', 'wb') as file:
@@ -448,24 +397,6 @@ def test_zeroes_over_old_data(daemon, tmp):
 
 
 # ---- errors ----
-
-def add_blkdebug(daemon, node, path, *rules):
-    daemon.qmp('blockdev-add', dict(
-        {'driver': 'blkdebug', 'node-name': node, 'image': {'driver': 'file', 'filename': str(path)}},
-        **({'inject-error': [dict({'event': 'none'}, **rule) for rule in rules]} if rules else {})))
-
-
-def bad_target(daemon, tmp, *rules):
-    """The node bad, a target on the file bad.img, with errors."""
-    with open(tmp / 'bad.img', 'wb') as file:
-        file.truncate(SIZE)
-    add_blkdebug(daemon, 'bad', tmp / 'bad.img', *rules)
-
-
-def failure(daemon):
-    """What BLOCK_JOB_ERROR says."""
-    return daemon.qmp.event('BLOCK_JOB_ERROR', 10, device='j')['data']
-
 
 @pytest.mark.parametrize('side', ['source', 'target'])
 @pytest.mark.parametrize('mode', MODES)
@@ -614,7 +545,7 @@ def test_full_target(start, small_disk, tmp, policy):
 
 # ---- what is refused ----
 
-def test_sizes_differ(disks, tmp):
+def test_000_29_sizes_differ(disks, tmp):
     """Found by the job, for a target that is smaller or larger; the source is as it was."""
     for size in (SIZE // 2, SIZE * 2, SIZE + 512):
         disks.qmp('blockdev-add', {'driver': 'null-co', 'node-name': 'x', 'size': size, 'read-zeroes': True})

@@ -35,6 +35,19 @@ static weir_co_fn void sleep_some(int64_t most_ns)
     weir_co_sleep(1 + (int64_t)pick((uint64_t)most_ns));
 }
 
+/* ---- in sync ---- */
+
+/* Once a mirror is actively synced it stays so, until its mode is changed or something fails. */
+static void watch_sync(struct weir_job *job)
+{
+    bool steady = job->status <= WEIR_JOB_STANDBY && !job->cancelled && !seed.plan.faults && !seed.plan.tight;
+    bool synced = steady && weir_mirror_actively_synced(job);
+
+    CHECK(!steady || !seed.synced || synced, "a mirror that was actively synced is no more");
+    seed.totals.mirrors_seen_synced += synced && !seed.synced;
+    seed.synced = synced;
+}
+
 /* ---- comparing ---- */
 
 static bool nothing_marked(struct weir_job *job)
@@ -77,7 +90,10 @@ weir_co_fn void mirrors_compare_drained(void)
     struct weir_job *job = seed.mirroring ? job_now() : NULL;
     struct weir_node *top = seed.edges[0]->node;
 
-    if (!job || top->driver != &weir_driver_mirror_top || !nothing_marked(job))
+    if (!job || top->driver != &weir_driver_mirror_top)
+        return;
+    watch_sync(job);
+    if (!nothing_marked(job))
         return;
     compare(weir_mirror_top_source(top), weir_mirror_top_target(top));
 }
@@ -101,6 +117,8 @@ static weir_co_fn bool start(struct run *run)
         .device = run->source,
         .target = run->target->name,
         .speed = pick(3) ? 0 : 200000 + pick(4000000),
+        .memory = pick(3) ? 0 : 1 + pick(200000),
+        .unmap = pick(4),
         .granularity = (uint64_t)512 << pick(9),
         .copy_mode = pick(2) ? WEIR_MIRROR_COPY_WRITE_BLOCKING : WEIR_MIRROR_COPY_BACKGROUND,
         .on_source_error = policies[pick(WEIR_ARRAY_SIZE(policies))],
@@ -126,20 +144,24 @@ static weir_co_fn bool wait_for(struct weir_job *job, unsigned statuses, int64_t
             return false;
         if (job->user_paused && job->io_status != WEIR_JOB_IO_OK)
             (void)!weir_job_resume(job, NULL);
+        watch_sync(job);
         weir_co_sleep(200000);
     }
     return true;
 }
 
 /* As it goes, with requests in flight: no drain is needed for it. */
-static weir_co_fn void switch_modes(const struct weir_job *job)
+static weir_co_fn void switch_modes(struct weir_job *job)
 {
     for (unsigned i = 1 + (unsigned)pick(20); i--;) {
-        struct weir_node *top = seed.edges[0]->node;
+        enum weir_mirror_copy_mode mode =
+            pick(2) ? WEIR_MIRROR_COPY_WRITE_BLOCKING : WEIR_MIRROR_COPY_BACKGROUND;
 
-        if (top->driver != &weir_driver_mirror_top || job->cancelled || job->status > WEIR_JOB_STANDBY)
+        if (job->cancelled || job->status > WEIR_JOB_STANDBY)
             return;
-        weir_mirror_top_set_mode(top, pick(2) ? WEIR_MIRROR_BLOCKING : WEIR_MIRROR_BACKGROUND);
+        watch_sync(job);
+        if (!weir_mirror_change(job, mode, NULL) && mode == WEIR_MIRROR_COPY_BACKGROUND)
+            seed.synced = false;
         sleep_some(300000);
     }
 }
@@ -304,6 +326,7 @@ static weir_co_fn bool mirror_once(struct image *target)
 
     memcpy(run.source, seed.images[seed.current].name, sizeof(run.source));
     seed.mirroring = true;
+    seed.synced = false;
     if (!image_open(target)) {
         seed.mirroring = false;
         return false;

@@ -68,6 +68,7 @@
     X(mirrors_soft_cancelled, 30)  \
     X(mirrors_cancelled, 60)       \
     X(mirrors_failed, 30)          \
+    X(mirrors_seen_synced, 50)     \
     X(limbo, 12)                   \
     X(stuck_released, 10)          \
     X(second_lives, 300)           \
@@ -206,6 +207,7 @@ struct seed {
     bool ending, mirroring;
     bool resizing;   /* an operator holds the permission to resize, or the size is not the plan's */
     bool was_cut;    /* this life began with a power cut */
+    bool synced;     /* the mirror was seen actively synced in the mode that it has now */
     bool cancelling; /* a mirror is being cancelled, and may leave requests behind; until calm_ns */
     int64_t calm_ns;
 

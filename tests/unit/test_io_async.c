@@ -36,7 +36,7 @@ weir_co_fn DRIVER_TEST(in_time)
     struct weir_edge *edge = disk(",'status':true");
     struct ram *ram = ram_of("r");
     struct weir_status status = { 0 };
-    struct weir_request request = weir_request_make(WEIR_OP_STATUS, 512, 1024, NULL, 0, 0);
+    struct weir_request request = weir_request_make(WEIR_OP_STATUS, 512, 1024, NULL, 0, WEIR_REQUEST_DEEP);
     char out[700], in[700];
 
     memset(out, 7, sizeof(out));

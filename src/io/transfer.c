@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "io/transfer.h"
+
+#include "base/bitmap.h"
+#include "base/iov.h"
+#include "io/async.h"
+
+/* Below this length a look at the block status costs more than the copy. */
+#define STATUS_MIN ((uint64_t)64 << 10)
+
+int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, struct weir_status *ret_status)
+{
+    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP);
+
+    request.status = ret_status;
+    return weir_io_abandonable(edge, &request, -1);
+}
+
+int weir_transfer_write(const struct weir_transfer *transfer, struct weir_request *request)
+{
+    struct weir_bitmap *written = transfer->written;
+    int ret;
+
+    if (written && request->op == WEIR_OP_ZERO && !weir_bitmap_any(written, request->offset, request->length))
+        return 0;
+    if (written && request->op == WEIR_OP_WRITE)
+        weir_bitmap_set(written, request->offset, request->length);
+    ret = weir_io_abandonable(transfer->target, request, -1);
+    if (written && request->op == WEIR_OP_ZERO && !ret)
+        weir_bitmap_clear_inner(written, request->offset, request->length);
+    return ret;
+}
+
+static weir_co_fn int zero(const struct weir_transfer *transfer, uint64_t offset, uint64_t length)
+{
+    unsigned flags = transfer->unmap ? WEIR_REQUEST_MAY_UNMAP : 0;
+    struct weir_request request = weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0, flags);
+    struct weir_status status = { .length = 0 };
+
+    /* A target that reads as zero there already, with nothing stored, needs no write. */
+    if (!transfer->written && length >= STATUS_MIN &&
+        !weir_transfer_look(transfer->target, offset, length, &status) && status.zero && !status.data &&
+        status.length >= length)
+        return 0;
+    return weir_transfer_write(transfer, &request);
+}
+
+static weir_co_fn int data(const struct weir_transfer *transfer, uint64_t offset, uint64_t length,
+                           struct weir_buffer *buffer, bool *ret_write)
+{
+    struct iovec iov = { buffer->data, length };
+    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
+    int ret;
+
+    *ret_write = false;
+    ret = weir_io_abandonable(transfer->source, &request, -1);
+    if (ret)
+        return ret;
+    *ret_write = true;
+    if (weir_buffer_is_zero(buffer->data, length))
+        return zero(transfer, offset, length);
+    request.op = WEIR_OP_WRITE;
+    request.buffer = buffer;
+    return weir_transfer_write(transfer, &request);
+}
+
+int weir_transfer_range(const struct weir_transfer *transfer, uint64_t offset, uint64_t length,
+                        struct weir_buffer *buffer, bool *ret_write)
+{
+    int ret = 0;
+
+    while (length && !ret) {
+        struct weir_status status = { .length = length, .data = true };
+        uint64_t piece;
+
+        *ret_write = false;
+        if (length >= STATUS_MIN)
+            ret = weir_transfer_look(transfer->source, offset, length, &status);
+        if (ret)
+            break;
+        piece = WEIR_MIN(status.length, length);
+        if (status.zero) {
+            *ret_write = true;
+            ret = zero(transfer, offset, piece);
+        } else {
+            piece = WEIR_MIN(piece, buffer->size);
+            ret = data(transfer, offset, piece, buffer, ret_write);
+        }
+        offset += piece;
+        length -= piece;
+    }
+    return ret;
+}

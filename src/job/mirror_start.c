@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How a mirror starts: checks, the parts, and the filter put in with a first set of marks.
+ */
+#include "base/law.h"
+#include "io/io.h"
+#include "job/job.h"
+#include "job/loop.h"
+#include "job/mirror_internal.h"
+#include <errno.h>
+
+/* The default follows the target's clusters, within limits. */
+#define GRANULARITY_DEFAULT 65536u
+#define GRANULARITY_DEFAULT_MIN 4096u
+#define GRANULARITY_MIN 512u
+#define GRANULARITY_MAX ((uint64_t)64 << 20)
+
+/* ---- what others call, on any loop ---- */
+
+static void target_event(void *opaque, int ret, bool write)
+{
+    struct mirror_parts *parts = opaque;
+
+    if (!parts->copy)
+        return; /* somebody uses the filter by its name while the job is still being set up */
+    if (ret && ret != -ECANCELED)
+        weir_copy_note_error(parts->copy, ret, write);
+    else
+        weir_copy_kick(parts->copy);
+}
+
+static void copy_changed(void *opaque)
+{
+    struct mirror_parts *parts = opaque;
+
+    WEIR_SCOPE_LOCK(&parts->mutex);
+    if (parts->job)
+        weir_job_wake(parts->job);
+}
+
+static uint64_t guest_requests(void *opaque, int64_t *ret_last_ns)
+{
+    return weir_mirror_top_requests(((struct mirror_parts *)opaque)->top, ret_last_ns);
+}
+
+static char *describe_edge(struct weir_edge *edge)
+{
+    return weir_strdup_printf("block job '%s'", ((struct mirror *)edge->root)->job.id);
+}
+
+static void edge_drain_begin(struct weir_edge *edge)
+{
+    weir_job_drain(&((struct mirror *)edge->root)->job, true);
+}
+
+static void edge_drain_end(struct weir_edge *edge)
+{
+    weir_job_drain(&((struct mirror *)edge->root)->job, false);
+}
+
+static const struct weir_root_ops mirror_root_ops = {
+    .kind = "block-job",
+    .describe = describe_edge,
+    .drain_begin = edge_drain_begin,
+    .drain_end = edge_drain_end,
+};
+
+static int check_granularity(uint64_t granularity, struct weir_error **err)
+{
+    if (granularity < GRANULARITY_MIN || granularity > GRANULARITY_MAX)
+        return weir_error_set(err, -EINVAL, "Parameter 'granularity' expects a value in range [512B, 64MB]");
+    if (!weir_is_power_of_2(granularity))
+        return weir_error_set(err, -EINVAL, "Parameter 'granularity' expects a power of 2");
+    return 0;
+}
+
+static uint64_t default_granularity(struct weir_node *target)
+{
+    uint64_t unit = weir_node_skip_filters(target)->limits.lock_unit;
+
+    return unit ? WEIR_MAX(WEIR_MIN(unit, GRANULARITY_DEFAULT), GRANULARITY_DEFAULT_MIN) : GRANULARITY_DEFAULT;
+}
+
+int mirror_find_replaced(struct weir_node *source, const char *name, struct weir_node **ret_node,
+                         struct weir_error **err)
+{
+    struct weir_node *node = weir_node_find(name), *at = source;
+    const struct weir_edge *below;
+
+    if (!node)
+        return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'", name);
+    while (at != node && (below = weir_node_filtered(at)))
+        at = below->node;
+    if (at != node)
+        return weir_error_set(err, -EPERM,
+                              "Cannot replace '%s' by a node mirrored from '%s', because it cannot be guaranteed that "
+                              "doing so would not lead to an abrupt change of visible data",
+                              name, source->name);
+    *ret_node = node;
+    return 0;
+}
+
+static int check_nodes(struct weir_node *source, struct weir_node *target, struct weir_error **err)
+{
+    const struct weir_edge *edge;
+
+    if (source == target)
+        return weir_error_set(err, -EINVAL, "Can't mirror node into itself");
+    TAILQ_FOREACH (edge, &source->parents, in_node) {
+        if (edge->parent)
+            return weir_error_set(err, -EINVAL, "Need a root block node");
+    }
+    return 0;
+}
+
+/* Puts the filter between the source and its users, with everything marked that is to be copied at first (M1). */
+static weir_co_fn int insert_filter(struct mirror *mirror, struct weir_error **err)
+{
+    struct weir_drain drain = { 0 };
+    struct weir_tran *tran;
+    int ret;
+
+    weir_graph_lock();
+    ret = weir_drain_begin(&drain, &mirror->parts->source, 1, WEIR_DRAIN_LIMIT_NS, err);
+    if (!ret) {
+        tran = weir_tran_new();
+        ret = weir_tran_replace_parents(tran, mirror->parts->source, mirror->parts->top, mirror->parts->top,
+                                        err);
+        weir_mirror_top_set_alone(mirror->parts->top, !ret);
+        if (ret)
+            weir_tran_abort(tran);
+        else
+            ret = weir_tran_finish(tran, err);
+        weir_mirror_top_set_alone(mirror->parts->top, !ret);
+        if (!ret && mirror->sync == WEIR_MIRROR_SYNC_FULL && WEIR_LAW(WEIR_LAW_INSERT))
+            weir_bitmap_set(mirror->parts->bitmap, 0, weir_bitmap_size(mirror->parts->bitmap));
+        weir_drain_end(&drain);
+    }
+    weir_graph_unlock();
+    mirror->inserted = !ret;
+    return ret;
+}
+
+static int make_bitmaps(struct mirror_parts *parts, const struct weir_mirror_options *options,
+                        struct weir_error **err)
+{
+    uint64_t granularity = options->granularity ? options->granularity : default_granularity(parts->target);
+    bool known = options->target_is_zero && options->sync == WEIR_MIRROR_SYNC_FULL;
+
+    parts->bitmap = weir_bitmap_new(weir_node_size(parts->source), granularity);
+    if (known)
+        parts->written = weir_bitmap_new(weir_node_size(parts->source), granularity);
+    if (!parts->bitmap || (known && !parts->written))
+        return weir_error_set(err, -ENOMEM, "No memory for the dirty bitmap of node '%s'", parts->source->name);
+    return 0;
+}
+
+static weir_co_fn int make_filter(struct mirror *mirror, const struct weir_mirror_options *options,
+                                  struct weir_error **err)
+{
+    struct mirror_parts *parts = mirror->parts;
+    struct weir_mirror_top_options top = {
+        .source = parts->source,
+        .target = parts->target,
+        .bitmap = parts->bitmap,
+        .written = parts->written,
+        .unmap = options->unmap,
+        .mode = mirror->mode,
+        .notify = target_event,
+        .opaque = parts,
+    };
+    int ret = weir_node_new_internal(&weir_driver_mirror_top, options->filter_node_name, &top, &parts->top, err);
+
+    if (ret)
+        return ret;
+    /* From here on nobody may resize it. */
+    if (weir_node_size(parts->top) != weir_bitmap_size(parts->bitmap))
+        return weir_error_set(err, -EAGAIN, "Node '%s' was resized meanwhile", parts->source->name);
+    return weir_root_attach(parts->top, "main node", 0, WEIR_PERM_ALL, &mirror_root_ops, mirror, &mirror->edge,
+                            err);
+}
+
+static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_options *options,
+                            struct weir_error **err)
+{
+    struct mirror_parts *parts = mirror->parts;
+    struct weir_copy_options copy = {
+        .memory = options->memory ? options->memory : WEIR_MIRROR_MEMORY_DEFAULT,
+        .guests = guest_requests,
+        .changed = copy_changed,
+        .opaque = parts,
+    };
+    int ret = weir_job_loop(&copy.loop, err);
+
+    if (!ret)
+        ret = make_bitmaps(parts, options, err);
+    if (!ret)
+        ret = make_filter(mirror, options, err);
+    if (ret)
+        return ret;
+    copy.gate = mirror->edge;
+    copy.transfer = (struct weir_transfer){ weir_mirror_top_source(parts->top), weir_mirror_top_target(parts->top),
+                                            parts->written, options->unmap };
+    copy.ranges = weir_mirror_top_ranges(parts->top);
+    copy.bitmap = parts->bitmap;
+    copy.speed = mirror->job.speed; /* may have been changed meanwhile */
+    parts->copy = weir_copy_new(&copy);
+    return insert_filter(mirror, err);
+}
+
+/* Takes back what build() has made; the workers never ran. */
+static weir_co_fn void unbuild(struct mirror *mirror)
+{
+    if (mirror->edge)
+        weir_root_detach(weir_steal(&mirror->edge), MIRROR_LET_GO_NS);
+    weir_job_discard(&mirror->job);
+}
+
+static int check(const struct weir_mirror_options *options, struct weir_node **ret_source,
+                 struct weir_node **ret_target, struct weir_error **err)
+{
+    struct weir_node *replaced;
+    int ret;
+
+    *ret_source = weir_node_lookup(options->device, options->device, err);
+    if (!*ret_source)
+        return -ENODEV;
+    *ret_target = weir_node_lookup(options->target, options->target, err);
+    if (!*ret_target)
+        return -ENODEV;
+    ret = options->granularity ? check_granularity(options->granularity, err) : 0;
+    if (!ret)
+        ret = check_nodes(*ret_source, *ret_target, err);
+    if (!ret && options->replaces)
+        ret = mirror_find_replaced(*ret_source, options->replaces, &replaced, err);
+    return ret;
+}
+
+int weir_mirror_start(const struct weir_mirror_options *options, struct weir_error **err)
+{
+    struct weir_job_options job_options = {
+        .id = options->job_id,
+        .auto_finalize = options->auto_finalize,
+        .auto_dismiss = options->auto_dismiss,
+        .speed = options->speed,
+    };
+    struct weir_node *source, *target;
+    struct weir_job *job;
+    struct mirror *mirror;
+    int ret = check(options, &source, &target, err);
+
+    if (!ret)
+        ret = weir_job_new(&weir_mirror_driver, &job_options, &job, err);
+    if (ret)
+        return ret;
+    mirror = mirror_of(job);
+    mirror->parts = weir_new(struct mirror_parts);
+    mirror->parts->source = weir_node_ref(source);
+    mirror->parts->target = weir_node_ref(target);
+    mirror->parts->job = job;
+    weir_mutex_init(&mirror->parts->mutex);
+    mirror->sync = options->sync;
+    mirror->mode =
+        options->copy_mode == WEIR_MIRROR_COPY_WRITE_BLOCKING ? WEIR_MIRROR_BLOCKING : WEIR_MIRROR_BACKGROUND;
+    mirror->on_source_error = options->on_source_error;
+    mirror->on_target_error = options->on_target_error;
+    mirror->replaces = options->replaces ? weir_strdup(options->replaces) : NULL;
+    ret = build(mirror, options, err);
+    if (ret) {
+        unbuild(mirror);
+        return ret;
+    }
+    weir_job_start(job);
+    return 0;
+}
