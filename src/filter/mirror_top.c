@@ -27,7 +27,7 @@
 #include "io/transfer.h"
 #include <errno.h>
 
-/* After a discard: data that is brought over while the guest waits. More of it is left to the job. */
+/* Data that is brought over while the guest waits. More of it is left to the job. */
 #define BRING_MAX ((uint64_t)4 << 20)
 #define BRING_CHUNK ((uint64_t)1 << 20)
 
@@ -175,26 +175,6 @@ static weir_co_fn int write_active(struct mirror_top *top, struct weir_request *
     return ret;
 }
 
-/* A fast zero: a source that refuses it is as it was, so nothing may reach the target before its answer. */
-static weir_co_fn int zero_in_turn(struct mirror_top *top, struct weir_request *request)
-{
-    struct weir_request copy = for_target(request);
-    struct weir_range_lock lock = { 0 };
-    bool marked;
-    int target = 0, ret;
-
-    weir_range_lock(top->ranges, &lock, request->offset, request->length, true);
-    marked = weir_bitmap_any(top->bitmap, request->offset, request->length);
-    clear(top, request->offset, request->length);
-    ret = weir_io(top->transfer.source, request);
-    if (!ret)
-        target = weir_transfer_write(&top->transfer, &copy);
-    if (target || (ret && (marked || ret != -ENOTSUP)))
-        mark(top, request, target, true);
-    weir_range_unlock(&lock);
-    return ret;
-}
-
 /* Makes the target read as the source does; the caller holds the range. 0, or -errno and the rest is to be marked. */
 static weir_co_fn int bring_over(struct mirror_top *top, const struct weir_request *request,
                                  struct weir_buffer *buffer, bool *ret_write)
@@ -224,21 +204,29 @@ static weir_co_fn int bring_over(struct mirror_top *top, const struct weir_reque
     return ret;
 }
 
-static weir_co_fn int discard_active(struct mirror_top *top, struct weir_request *request)
+/*
+ * The source first, for it alone decides what it will read as: after a discard, and after a fast zero that it refuses,
+ * maybe in the middle.
+ */
+static weir_co_fn int change_in_turn(struct mirror_top *top, struct weir_request *request)
 {
     struct weir_buffer *buffer = weir_buffer_new(WEIR_MIN(request->length, BRING_CHUNK));
+    struct weir_request copy = for_target(request);
     struct weir_range_lock lock = { 0 };
-    bool write = false;
-    int over = 0, ret;
+    bool write = true;
+    int target, ret;
 
     if (!buffer)
-        return 0; /* a discard is advice */
+        return -ENOMEM;
     weir_range_lock(top->ranges, &lock, request->offset, request->length, true);
     clear(top, request->offset, request->length);
     ret = weir_io(top->transfer.source, request);
-    over = bring_over(top, request, buffer, &write);
-    if (over)
-        mark(top, request, over == -EAGAIN ? 0 : over, write);
+    if (request->op == WEIR_OP_ZERO && !ret)
+        target = weir_transfer_write(&top->transfer, &copy);
+    else
+        target = bring_over(top, request, buffer, &write);
+    if (target)
+        mark(top, request, target == -EAGAIN ? 0 : target, write);
     weir_range_unlock(&lock);
     weir_buffer_unref(buffer);
     return ret;
@@ -300,10 +288,9 @@ static weir_co_fn int mirror_top_submit(struct weir_node *node, struct weir_requ
         return weir_io(top->transfer.source, request);
     if (mode == WEIR_MIRROR_BACKGROUND)
         return write_background(top, request);
-    if (request->op == WEIR_OP_DISCARD)
-        return discard_active(top, request);
-    if (request->op == WEIR_OP_ZERO && request->flags & WEIR_REQUEST_NO_FALLBACK)
-        return zero_in_turn(top, request);
+    if (request->op == WEIR_OP_DISCARD ||
+        (request->op == WEIR_OP_ZERO && request->flags & WEIR_REQUEST_NO_FALLBACK))
+        return change_in_turn(top, request);
     return write_active_stable(top, request);
 }
 

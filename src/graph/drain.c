@@ -14,6 +14,7 @@
 #include "sys/sys.h"
 
 struct weir_drain_record {
+    bool cancelled; /* whoever waits for it gives up */
     struct weir_node *targets[WEIR_DRAIN_NODES_MAX];
     unsigned target_count;
     struct weir_edge **edges; /* gates closed; taken out by weir_drain_forget() */
@@ -213,6 +214,8 @@ static bool all_at_rest(void *arg)
 {
     const struct weir_drain_record *record = arg;
 
+    if (record->cancelled)
+        return true;
     for (unsigned i = 0; i < record->target_count; i++) {
         if (has_left_behind(record->targets[i]))
             return false;
@@ -302,14 +305,26 @@ int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, u
     TAILQ_INSERT_TAIL(&weir_graph.drains, record, link);
     stop_all(record);
     ret = weir_graph_wait(all_at_rest, record, deadline);
-    if (ret < 0) {
+    if (record->cancelled)
+        ret = weir_error_set(err, -ECANCELED, "drain of node '%s' was given up", record->targets[0]->name);
+    else if (ret < 0)
         ret = report_timeout(record, limit_ns, err);
+    if (ret < 0) {
         let_go_on(record);
         drain->record = NULL;
         return ret;
     }
     drain->active = true;
     return 0;
+}
+
+void weir_drain_cancel(struct weir_drain *drain)
+{
+    WEIR_ASSERT(weir_loop_self() == weir_loop_control());
+    if (!drain->record || drain->active)
+        return;
+    drain->record->cancelled = true;
+    weir_graph_rested();
 }
 
 void weir_drain_end(struct weir_drain *drain)

@@ -104,6 +104,8 @@ struct weir_drain {
  */
 int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, unsigned count,
                      int64_t limit_ns, struct weir_error **err) weir_co_fn weir_must_check;
+/* Makes a weir_drain_begin() on @drain that still waits give up at once, with -ECANCELED. Control loop. */
+void weir_drain_cancel(struct weir_drain *drain);
 /* Lets everything go on that weir_drain_begin() stopped. Root users attached meanwhile were stopped as well. */
 void weir_drain_end(struct weir_drain *drain);
 

@@ -194,6 +194,7 @@ static bool mirror_cancel(struct weir_job *job, bool force)
     }
     if (mirror->edge) /* else it is still being set up: run() will not be called */
         mirror_let_go(mirror);
+    weir_drain_cancel(&mirror->drain);
     return true;
 }
 

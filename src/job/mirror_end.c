@@ -133,7 +133,6 @@ weir_co_fn int mirror_prepare(struct weir_job *job)
     int ret;
 
     do {
-        struct weir_drain drain = { 0 };
         WEIR_AUTO_ERROR err = NULL;
         struct weir_copy_state state;
 
@@ -147,11 +146,11 @@ weir_co_fn int mirror_prepare(struct weir_job *job)
         weir_graph_lock();
         ret = place_of(mirror, &nodes[2], &err);
         if (!ret)
-            ret = weir_drain_begin(&drain, nodes, WEIR_ARRAY_SIZE(nodes), WEIR_DRAIN_LIMIT_NS, &err);
+            ret = weir_drain_begin(&mirror->drain, nodes, WEIR_ARRAY_SIZE(nodes), WEIR_DRAIN_LIMIT_NS, &err);
         if (!ret) {
             ret = end_drained(mirror);
-            weir_drain_end(&drain);
-        } else {
+            weir_drain_end(&mirror->drain);
+        } else if (!job->cancelled) {
             (void)weir_job_fail(job, ret, "%s", weir_error_text(err));
         }
         weir_graph_unlock();

@@ -320,7 +320,8 @@ static int run_laws(void)
     quiet = true;
     for (unsigned law = 0; law < LAWS; law++) {
         all &= run_law(law, SEEDS_ALL);
-        all &= run_law(law, SEEDS_QCOW2);
+        if (law <= WEIR_LAW_ORDER) /* the rules of a mirror know no format */
+            all &= run_law(law, SEEDS_QCOW2);
     }
     return all ? 0 : 1;
 }
