@@ -340,8 +340,8 @@ static weir_co_fn int mirror_top_open(struct weir_node *node, const void *option
     top->opaque = given->opaque;
     atomic_init(&top->mode, (int)given->mode);
     name = json_string(given->source->name);
-    ret = weir_node_open_child(node, name, "backing", WEIR_ROLE_FILTERED | WEIR_ROLE_PRIMARY, &top->transfer.source,
-                               err);
+    ret = weir_node_open_child(node, name, "backing", WEIR_ROLE_FILTERED | WEIR_ROLE_PRIMARY,
+                               &top->transfer.source, err);
     json_decref(name);
     if (ret)
         return ret;

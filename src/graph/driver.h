@@ -217,7 +217,8 @@ struct weir_driver {
  * Makes an image: @options is the object of blockdev-create for driver @name, without "driver"; consumed. Control
  * loop; may take as long as the storage does.
  */
-int weir_driver_create(const char *name, struct json_t *options, struct weir_error **err) weir_co_fn weir_must_check;
+int weir_driver_create(const char *name, struct json_t *options,
+                       struct weir_error **err) weir_co_fn weir_must_check;
 /* The driver of that name, or NULL. */
 const struct weir_driver *weir_driver_find(const char *name);
 /* Adds a driver; one that is there already is left alone. Before any node exists. */

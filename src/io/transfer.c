@@ -8,9 +8,11 @@
 /* Below this length a look at the block status costs more than the copy. */
 #define STATUS_MIN ((uint64_t)64 << 10)
 
-int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, struct weir_status *ret_status)
+int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length,
+                       struct weir_status *ret_status)
 {
-    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP);
+    struct weir_request request =
+        weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP);
 
     request.status = ret_status;
     return weir_io_abandonable(edge, &request, -1);

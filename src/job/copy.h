@@ -18,9 +18,9 @@
 struct weir_copy;
 
 struct weir_copy_options {
-    struct weir_loop *loop;         /* where the workers run */
-    struct weir_edge *gate;         /* root edge of the job: each chunk is one request in it */
-    struct weir_transfer transfer;  /* edges below that gate */
+    struct weir_loop *loop;        /* where the workers run */
+    struct weir_edge *gate;        /* root edge of the job: each chunk is one request in it */
+    struct weir_transfer transfer; /* edges below that gate */
     struct weir_range_table *ranges;
     struct weir_bitmap *bitmap;
     uint64_t speed;  /* bytes/s, 0 = unlimited */

@@ -59,7 +59,8 @@ static weir_co_fn int create(const struct weir_drive_mirror_options *options, co
 }
 
 static weir_co_fn int open_target(const struct weir_drive_mirror_options *options, const char *format,
-                                  struct weir_node *source, struct weir_node **ret_node, struct weir_error **err)
+                                  struct weir_node *source, struct weir_node **ret_node,
+                                  struct weir_error **err)
 {
     struct weir_node *backing = options->existing ? NULL : backing_of(options, source);
     json_t *node = json_pack("{s:s, s:o}", "driver", format, "file", file_of(options->target));
@@ -91,7 +92,8 @@ int weir_drive_mirror_start(const struct weir_drive_mirror_options *options, str
         return weir_error_set(err, -EINVAL,
                               "Parameter 'format' is missing: that of an existing image is not guessed");
     if (!options->existing && mirror.sync == WEIR_MIRROR_SYNC_NONE)
-        return weir_error_set(err, -ENOTSUP, "sync=none needs mode=existing: a new image would lack the old data");
+        return weir_error_set(err, -ENOTSUP,
+                              "sync=none needs mode=existing: a new image would lack the old data");
     weir_node_ref(source);
     format = format_of(options, source);
     if (!options->existing)

@@ -144,14 +144,16 @@ int weir_mirror_change(struct weir_job *job, enum weir_mirror_copy_mode copy_mod
     int ret;
 
     if (job->driver != &weir_mirror_driver)
-        return weir_error_set(err, -EINVAL, "Job '%s' is of type '%s', not 'mirror'", job->id, job->driver->type);
+        return weir_error_set(err, -EINVAL, "Job '%s' is of type '%s', not 'mirror'", job->id,
+                              job->driver->type);
     ret = weir_job_accepts(job, WEIR_JOB_CHANGE, err);
     if (ret)
         return ret;
     if (job->cancelled || !mirror->parts || !mirror->edge)
         return weir_error_set(err, -EBUSY, "Job '%s' is starting or ending: it cannot be changed", job->id);
     if (mode == WEIR_MIRROR_BACKGROUND && (mirror->complete_asked || job->soft_cancelled))
-        return weir_error_set(err, -EBUSY, "Job '%s' is completing: its copy mode stays 'write-blocking'", job->id);
+        return weir_error_set(err, -EBUSY, "Job '%s' is completing: its copy mode stays 'write-blocking'",
+                              job->id);
     weir_mirror_top_set_mode(mirror->parts->top, mode);
     return 0;
 }
@@ -242,4 +244,3 @@ const struct weir_job_driver weir_mirror_driver = {
     .update = mirror_update,
     .free = mirror_free,
 };
-

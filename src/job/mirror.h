@@ -25,11 +25,11 @@ struct weir_mirror_options {
     const char *filter_node_name; /* NULL: automatic */
     const char *replaces;         /* node that the target takes the place of; NULL: the source */
     enum weir_mirror_sync sync;
-    uint64_t speed;               /* bytes/s, 0 = unlimited */
-    uint64_t granularity;         /* bytes, 0: by the target */
-    uint64_t memory;              /* bytes that a copy may hold at a time, 0 = 16 MiB; one granule at least */
-    bool unmap;                   /* zeroes may be given up on the target */
-    bool target_is_zero;          /* promised: all of the target reads as zero. With sync=full only */
+    uint64_t speed;       /* bytes/s, 0 = unlimited */
+    uint64_t granularity; /* bytes, 0: by the target */
+    uint64_t memory;      /* bytes that a copy may hold at a time, 0 = 16 MiB; one granule at least */
+    bool unmap;           /* zeroes may be given up on the target */
+    bool target_is_zero;  /* promised: all of the target reads as zero. With sync=full only */
     enum weir_mirror_copy_mode copy_mode;
     enum weir_job_on_error on_source_error, on_target_error;
     bool auto_finalize, auto_dismiss;
@@ -62,7 +62,9 @@ struct weir_drive_mirror_options {
     const char *node_name;             /* of the target; NULL: automatic */
     bool existing;                     /* use the file as it is; else it is made, and what is there is lost */
 };
-/* drive-mirror: opens or makes the target and starts the mirror. A file that was made stays on failure. Control loop. */
+/*
+ * drive-mirror: makes or opens the target and starts the mirror. A file that it made stays on failure. Control loop.
+ */
 int weir_drive_mirror_start(const struct weir_drive_mirror_options *options,
                             struct weir_error **err) weir_co_fn weir_must_check;
 

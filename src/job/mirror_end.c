@@ -62,10 +62,12 @@ static weir_co_fn int replace_top(struct mirror *mirror, struct weir_node *node,
 }
 
 /* The node that the target is to replace, looked up again: the graph may have changed since the start. */
-static weir_co_fn int place_of(struct mirror *mirror, struct weir_node **ret_replaced, struct weir_error **err)
+static weir_co_fn int place_of(struct mirror *mirror, struct weir_node **ret_replaced,
+                               struct weir_error **err)
 {
     *ret_replaced = mirror->parts->source;
-    return mirror->replaces ? mirror_find_replaced(mirror->parts->source, mirror->replaces, ret_replaced, err) : 0;
+    return mirror->replaces ? mirror_find_replaced(mirror->parts->source, mirror->replaces, ret_replaced, err)
+                            : 0;
 }
 
 /* The target takes its place: that of the filter and the source, or that of a node below the source. */
@@ -233,4 +235,3 @@ weir_co_fn void mirror_clean(struct weir_job *job)
     }
     mirror_parts_free(parts);
 }
-

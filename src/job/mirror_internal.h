@@ -37,8 +37,8 @@ struct mirror {
     enum weir_mirror_mode mode; /* at the start */
     enum weir_job_on_error on_source_error, on_target_error;
     struct weir_drain drain; /* of the pivot; a cancel ends the wait for it */
-    char *replaces; /* node that the target takes the place of; NULL: the source */
-    bool marked;    /* what is to be copied at first is marked */
+    char *replaces;          /* node that the target takes the place of; NULL: the source */
+    bool marked;             /* what is to be copied at first is marked */
     bool complete_asked;
     bool pivoting; /* too late to cancel: the users are about to move, or have */
     bool pivoted;

@@ -14,7 +14,8 @@
 
 #define LOOK_MAX ((uint64_t)1 << 30)
 
-static weir_co_fn int look(struct mirror *mirror, uint64_t offset, uint64_t length, struct weir_status *ret_status)
+static weir_co_fn int look(struct mirror *mirror, uint64_t offset, uint64_t length,
+                           struct weir_status *ret_status)
 {
     struct weir_gate_op op = { .op = WEIR_OP_STATUS, .offset = offset, .length = length };
     struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, 0);

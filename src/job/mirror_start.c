@@ -78,7 +78,8 @@ static uint64_t default_granularity(struct weir_node *target)
 {
     uint64_t unit = weir_node_skip_filters(target)->limits.lock_unit;
 
-    return unit ? WEIR_MAX(WEIR_MIN(unit, GRANULARITY_DEFAULT), GRANULARITY_DEFAULT_MIN) : GRANULARITY_DEFAULT;
+    return unit ? WEIR_MAX(WEIR_MIN(unit, GRANULARITY_DEFAULT), GRANULARITY_DEFAULT_MIN)
+                : GRANULARITY_DEFAULT;
 }
 
 int mirror_find_replaced(struct weir_node *source, const char *name, struct weir_node **ret_node,
@@ -92,10 +93,11 @@ int mirror_find_replaced(struct weir_node *source, const char *name, struct weir
     while (at != node && (below = weir_node_filtered(at)))
         at = below->node;
     if (at != node)
-        return weir_error_set(err, -EPERM,
-                              "Cannot replace '%s' by a node mirrored from '%s', because it cannot be guaranteed that "
-                              "doing so would not lead to an abrupt change of visible data",
-                              name, source->name);
+        return weir_error_set(
+            err, -EPERM,
+            "Cannot replace '%s' by a node mirrored from '%s', because it cannot be guaranteed that "
+            "doing so would not lead to an abrupt change of visible data",
+            name, source->name);
     *ret_node = node;
     return 0;
 }
@@ -151,7 +153,8 @@ static int make_bitmaps(struct mirror_parts *parts, const struct weir_mirror_opt
     if (known)
         parts->written = weir_bitmap_new(weir_node_size(parts->source), granularity);
     if (!parts->bitmap || (known && !parts->written))
-        return weir_error_set(err, -ENOMEM, "No memory for the dirty bitmap of node '%s'", parts->source->name);
+        return weir_error_set(err, -ENOMEM, "No memory for the dirty bitmap of node '%s'",
+                              parts->source->name);
     return 0;
 }
 
@@ -169,15 +172,16 @@ static weir_co_fn int make_filter(struct mirror *mirror, const struct weir_mirro
         .notify = target_event,
         .opaque = parts,
     };
-    int ret = weir_node_new_internal(&weir_driver_mirror_top, options->filter_node_name, &top, &parts->top, err);
+    int ret =
+        weir_node_new_internal(&weir_driver_mirror_top, options->filter_node_name, &top, &parts->top, err);
 
     if (ret)
         return ret;
     /* From here on nobody may resize it. */
     if (weir_node_size(parts->top) != weir_bitmap_size(parts->bitmap))
         return weir_error_set(err, -EAGAIN, "Node '%s' was resized meanwhile", parts->source->name);
-    return weir_root_attach(parts->top, "main node", 0, WEIR_PERM_ALL, &mirror_root_ops, mirror, &mirror->edge,
-                            err);
+    return weir_root_attach(parts->top, "main node", 0, WEIR_PERM_ALL, &mirror_root_ops, mirror,
+                            &mirror->edge, err);
 }
 
 static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_options *options,
@@ -199,8 +203,9 @@ static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_opti
     if (ret)
         return ret;
     copy.gate = mirror->edge;
-    copy.transfer = (struct weir_transfer){ weir_mirror_top_source(parts->top), weir_mirror_top_target(parts->top),
-                                            parts->written, options->unmap };
+    copy.transfer =
+        (struct weir_transfer){ weir_mirror_top_source(parts->top), weir_mirror_top_target(parts->top),
+                                parts->written, options->unmap };
     copy.ranges = weir_mirror_top_ranges(parts->top);
     copy.bitmap = parts->bitmap;
     copy.speed = mirror->job.speed; /* may have been changed meanwhile */

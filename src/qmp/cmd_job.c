@@ -187,9 +187,8 @@ weir_co_fn int qmp_x_query_job_history(struct weir_qmp_context *ctx,
 
     *ret_value = json_array();
     for (unsigned i = 0; (result = weir_job_history(i)); i++) {
-        json_t *info =
-            json_pack("{s:s, s:s, s:f, s:i}", "id", result->id, "type", result->type, "end-time",
-                      (double)result->end_wall_ns / 1e9, "result", result->result);
+        json_t *info = json_pack("{s:s, s:s, s:f, s:i}", "id", result->id, "type", result->type, "end-time",
+                                 (double)result->end_wall_ns / 1e9, "result", result->result);
 
         if (result->error)
             json_object_set_new(info, "error", json_string(result->error));
@@ -197,7 +196,6 @@ weir_co_fn int qmp_x_query_job_history(struct weir_qmp_context *ctx,
     }
     return 0;
 }
-
 
 /* ---- events ---- */
 

@@ -14,7 +14,8 @@ static enum weir_mirror_copy_mode copy_mode_of(enum weir_q_mirror_copy_mode mode
                                                           : WEIR_MIRROR_COPY_BACKGROUND;
 }
 
-static int sync_of(enum weir_q_mirror_sync_mode mode, enum weir_mirror_sync *ret_sync, struct weir_error **err)
+static int sync_of(enum weir_q_mirror_sync_mode mode, enum weir_mirror_sync *ret_sync,
+                   struct weir_error **err)
 {
     switch (mode) {
     case WEIR_Q_MIRROR_SYNC_MODE_FULL:
@@ -34,19 +35,14 @@ static int sync_of(enum weir_q_mirror_sync_mode mode, enum weir_mirror_sync *ret
 }
 
 /* What both commands have under the same names. */
-#define COMMON_OPTIONS(args)                                                       \
-    {                                                                              \
-        .job_id = (args)->job_id,                                                  \
-        .device = (args)->device,                                                  \
-        .replaces = (args)->replaces,                                              \
-        .speed = (uint64_t)(args)->speed,                                          \
-        .granularity = (args)->granularity,                                        \
-        .memory = (uint64_t)(args)->buf_size,                                      \
-        .copy_mode = copy_mode_of((args)->copy_mode),                              \
-        .on_source_error = (enum weir_job_on_error)(args)->on_source_error,        \
-        .on_target_error = (enum weir_job_on_error)(args)->on_target_error,        \
-        .auto_finalize = (args)->auto_finalize,                                    \
-        .auto_dismiss = (args)->auto_dismiss,                                      \
+#define COMMON_OPTIONS(args)                                                                \
+    {                                                                                       \
+        .job_id = (args)->job_id, .device = (args)->device, .replaces = (args)->replaces,   \
+        .speed = (uint64_t)(args)->speed, .granularity = (args)->granularity,               \
+        .memory = (uint64_t)(args)->buf_size, .copy_mode = copy_mode_of((args)->copy_mode), \
+        .on_source_error = (enum weir_job_on_error)(args)->on_source_error,                 \
+        .on_target_error = (enum weir_job_on_error)(args)->on_target_error,                 \
+        .auto_finalize = (args)->auto_finalize, .auto_dismiss = (args)->auto_dismiss,       \
     }
 
 /* Checks what the types of the schema let pass. */
@@ -103,8 +99,9 @@ _Static_assert((int)WEIR_Q_BLOCKDEV_ON_ERROR_REPORT == (int)WEIR_JOB_ON_ERROR_RE
                    (int)WEIR_Q_BLOCKDEV_ON_ERROR_AUTO == (int)WEIR_JOB_ON_ERROR_AUTO,
                "the policies are QMP's, in the same order");
 
-weir_co_fn int qmp_block_job_change(struct weir_qmp_context *ctx, const struct weir_q_block_job_change_options *args,
-                                    json_t **ret_value, struct weir_error **err)
+weir_co_fn int qmp_block_job_change(struct weir_qmp_context *ctx,
+                                    const struct weir_q_block_job_change_options *args, json_t **ret_value,
+                                    struct weir_error **err)
 {
     struct weir_job *job = weir_job_find(args->id);
 

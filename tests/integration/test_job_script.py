@@ -76,7 +76,8 @@ def bad_starts():
 
 
 def script(tmp):
-    done = [('blockdev-add', {'driver': 'file', 'node-name': 'n', 'filename': fill(tmp / 'n.img', SIZE)}), null('t'), null('x', size=SIZE // 2), failing('bad', False), failing('once', True)]
+    done = [('blockdev-add', {'driver': 'file', 'node-name': 'n', 'filename': fill(tmp / 'n.img', SIZE)}), null('t'),
+            null('x', size=SIZE // 2), failing('bad', False), failing('once', True)]
     done += all_verbs('nope') + [speed('nope', 0)]
     done += bad_starts()
     # Running: what is allowed and what is not.
@@ -144,7 +145,7 @@ class Player:
     def wait(self, job, what):
         while not any(name_of(e, job) == what for e in self.events):
             event = self.daemon.qmp.receive(20)
-            assert event, f"job {job}: no {what}; the last answers are {self.answers[-5:]}, its events {self.order(job)}"
+            assert event, f'job {job}: no {what}; answers {self.answers[-5:]}, events {self.order(job)}'
             self.events.append(event)
 
     def command(self, name, arguments):

@@ -32,7 +32,8 @@ def begin(daemon, tmp, side, number, once, policy, moment):
         fill(tmp / f'{node}.img', SIZE, seed=seed)
         rule = {'event': 'none' if moment == 'copy' else 'pwritev_zero', 'iotype': 'read' if side == 'source' else 'write', 'sector': SECTOR,
                 'errno': number, 'once': once}
-        add_blkdebug(daemon, node, tmp / f'{node}.img', *([rule] if node == ('n' if side == 'source' else 't') else []))
+        bad = node == ('n' if side == 'source' else 't')
+        add_blkdebug(daemon, node, tmp / f'{node}.img', *[rule] * bad)
     handle = nbd_connect(daemon.export('n'))
     mirror(daemon, granularity=512, on_source_error=policy, on_target_error=policy,
            auto_dismiss=False)

@@ -192,7 +192,8 @@ def test_block_job_change_errors(disks, tmp):
     disks.qmp.job_wait('j', 'concluded')
     assert text(id='j', **active) == "Job 'j' in state 'concluded' cannot accept command verb 'change'"
     disks.qmp('job-dismiss', id='j')
-    disks.qmp('blockdev-create', {'job-id': 'c', 'options': {'driver': 'file', 'filename': str(tmp / 'c'), 'size': 512}})
+    disks.qmp('blockdev-create', {'job-id': 'c', 'options': {'driver': 'file', 'filename': str(tmp / 'c'),
+                                                             'size': 512}})
     assert text(id='c', **active) == "Job 'c' is of type 'create', not 'mirror'"
 
 

@@ -33,12 +33,18 @@ WEIR_SIM_KEPT unsigned weir_laws_off;
 WEIR_SIM_KEPT uint64_t weir_law_counts[WEIR_LAW_COUNTS];
 
 static const char *const law_names[] = {
-    [WEIR_LAW_PENDING] = "1 pending", [WEIR_LAW_EXCLUSIVE] = "2 exclusive",
-    [WEIR_LAW_PIN] = "3 pin",         [WEIR_LAW_QUARANTINE] = "4 quarantine",
-    [WEIR_LAW_MONITOR] = "5 monitor", [WEIR_LAW_BARRIER] = "6 barrier",
-    [WEIR_LAW_ORDER] = "7 order",     [WEIR_LAW_INNER] = "mirror: inner",
-    [WEIR_LAW_COPY] = "mirror: copy", [WEIR_LAW_MODE] = "mirror: mode",
-    [WEIR_LAW_REMARK] = "mirror: remark", [WEIR_LAW_INSERT] = "mirror: insert",
+    [WEIR_LAW_PENDING] = "1 pending",
+    [WEIR_LAW_EXCLUSIVE] = "2 exclusive",
+    [WEIR_LAW_PIN] = "3 pin",
+    [WEIR_LAW_QUARANTINE] = "4 quarantine",
+    [WEIR_LAW_MONITOR] = "5 monitor",
+    [WEIR_LAW_BARRIER] = "6 barrier",
+    [WEIR_LAW_ORDER] = "7 order",
+    [WEIR_LAW_INNER] = "mirror: inner",
+    [WEIR_LAW_COPY] = "mirror: copy",
+    [WEIR_LAW_MODE] = "mirror: mode",
+    [WEIR_LAW_REMARK] = "mirror: remark",
+    [WEIR_LAW_INSERT] = "mirror: insert",
     [WEIR_LAW_RECHECK] = "mirror: recheck",
 };
 #define LAWS WEIR_ARRAY_SIZE(law_names)
