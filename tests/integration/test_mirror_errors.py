@@ -30,8 +30,8 @@ def begin(daemon, tmp, side, number, once, policy, moment):
     """Nodes n and t, of which one fails, and a mirror between them."""
     for node, seed in (('n', 1), ('t', 2)):
         fill(tmp / f'{node}.img', SIZE, seed=seed)
-        rule = {'event': 'none' if moment == 'copy' else 'pwritev_zero', 'iotype': 'read' if side == 'source' else 'write', 'sector': SECTOR,
-                'errno': number, 'once': once}
+        rule = {'event': 'none' if moment == 'copy' else 'pwritev_zero', 'sector': SECTOR, 'errno': number,
+                'iotype': 'read' if side == 'source' else 'write', 'once': once}
         bad = node == ('n' if side == 'source' else 't')
         add_blkdebug(daemon, node, tmp / f'{node}.img', *[rule] * bad)
     handle = nbd_connect(daemon.export('n'))
