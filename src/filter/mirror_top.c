@@ -69,11 +69,6 @@ void weir_mirror_top_set_mode(struct weir_node *node, enum weir_mirror_mode mode
     atomic_store(&((struct mirror_top *)node->state)->mode, (int)mode);
 }
 
-enum weir_mirror_mode weir_mirror_top_mode(struct weir_node *node)
-{
-    return (enum weir_mirror_mode)atomic_load(&((struct mirror_top *)node->state)->mode);
-}
-
 bool weir_mirror_top_active(struct weir_node *node)
 {
     struct mirror_top *top = node->state;

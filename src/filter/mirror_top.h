@@ -39,7 +39,6 @@ extern const struct weir_driver weir_driver_mirror_top;
 
 /* A request sees one mode from its beginning to its end (rule M7), so no drain is needed. Any thread. */
 void weir_mirror_top_set_mode(struct weir_node *node, enum weir_mirror_mode mode);
-enum weir_mirror_mode weir_mirror_top_mode(struct weir_node *node);
 /* The mode is write-blocking, and so is that of every request under way. Any thread. */
 bool weir_mirror_top_active(struct weir_node *node);
 /*
