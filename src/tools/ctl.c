@@ -68,6 +68,7 @@ static void help(const struct ctl *ctl)
            "A monitor serves one client at a time: give the daemon one for each that stays, 'watch' among "
            "them.\n"
            "A daemon with two monitors that serves disk.img, and its disk moved to another file:\n\n"
+           "  mkdir -p /run/weir\n"
            "  weir daemon --daemonize \\\n"
            "    --chardev socket,id=c0,path=/run/weir/monitor,server=on,wait=off --monitor chardev=c0 \\\n"
            "    --chardev socket,id=c1,path=/run/weir/monitor2,server=on,wait=off --monitor chardev=c1 \\\n"
@@ -86,9 +87,9 @@ static void command_help(const struct ctl *ctl)
     const struct ctl_command *command = ctl->command;
 
     printf("usage: %s [-s ADDR] %s %s\n\n", ctl->program, command->name, command->syntax);
-    printf("'%s' %s.\n%s%s", command->name, command->summary, *command->help ? "\n" : "", command->help);
-    printf("%s  -s ADDR     the daemon's monitor; default: WEIR_MONITOR. '%s --help' tells more.\n",
-           *command->help ? "" : "\n", ctl->program);
+    printf("'%s' %s.\n%s%s\n", command->name, command->summary, *command->help ? "\n" : "", command->help);
+    printf("The daemon's monitor is named by -s ADDR or in WEIR_MONITOR: '%s --help' tells more.\n",
+           ctl->program);
 }
 
 static const struct ctl_command *find(const char *name)
