@@ -97,5 +97,7 @@ const struct weir_sys weir_sys_real = {
         .notify = weir_real_process_notify,
         .log_line = weir_real_process_log_line,
         .flush_output = weir_real_process_flush_output,
+        .output_columns = weir_real_process_output_columns,
+        .working_directory = weir_real_process_working_directory,
     },
 };

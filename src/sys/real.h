@@ -70,6 +70,8 @@ int weir_real_process_passed_fds(void);
 int weir_real_process_notify(const char *state);
 void weir_real_process_log_line(const char *text, size_t length);
 int weir_real_process_flush_output(void);
+unsigned weir_real_process_output_columns(void);
+int weir_real_process_working_directory(char *path, size_t size);
 
 /* The most worker threads, and how long one without work stays (ns). */
 #define WEIR_REAL_WORKERS_MAX 64

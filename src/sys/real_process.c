@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the main function of a daemon needs of its process: signals as a descriptor, going to the background, a pid
- * file, descriptors and notifications of a service manager, the error stream.
+ * What the main function of a program needs of its process: signals as a descriptor, going to the background, a pid
+ * file, descriptors and notifications of a service manager, the error stream, the terminal.
  *
  * State: the pipe to the waiting parent, between daemonize_begin() and daemonize_ready(). Main thread only, except
  * log_line().
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -254,4 +255,19 @@ int weir_real_process_flush_output(void)
     if (fflush(stdout))
         return -errno;
     return ferror(stdout) ? -EIO : 0;
+}
+
+unsigned weir_real_process_output_columns(void)
+{
+    struct winsize size;
+
+    if (!isatty(STDOUT_FILENO))
+        return 0;
+    /* A serial line has no size: what terminals have had since there were any. */
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+}
+
+int weir_real_process_working_directory(char *path, size_t size)
+{
+    return getcwd(path, size) ? 0 : -errno;
 }

@@ -232,6 +232,10 @@ struct weir_sys_process_ops {
     void (*log_line)(const char *text, size_t length);
     /* Hands over what was printed to the standard output so far; a negative errno when it could not be written. */
     int (*flush_output)(void);
+    /* Columns of the terminal that the standard output goes to, 80 where it does not know; 0: it is no terminal. */
+    unsigned (*output_columns)(void);
+    /* The absolute path of the working directory; -ERANGE where @size bytes do not hold it. */
+    int (*working_directory)(char *path, size_t size);
 };
 #define WEIR_SYS_PASSED_FD 3
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct tool {
-    const char *name, *called;
+    const char *name, *called; /* called: the tool it stands in for; NULL: none */
     int (*run)(const char *program, int argc, char **argv);
     const char *summary;
 };
@@ -18,6 +18,7 @@ struct tool {
 static const struct tool tools[] = {
     { "daemon", "qemu-storage-daemon", weir_tool_daemon, "serve block nodes; control over QMP" },
     { "img", "qemu-img", weir_tool_img, "look at, compare and convert disk images" },
+    { "ctl", NULL, weir_tool_ctl, "look at a running daemon, mirror its disks, follow its jobs" },
 };
 #define TOOL_COUNT (sizeof(tools) / sizeof(tools[0]))
 
@@ -26,8 +27,12 @@ static void usage(FILE *to)
     fprintf(to, "usage: weir TOOL [OPTION]...\n"
                 "       weir --help | --version\n\n"
                 "A live block layer: nodes, exports and jobs outside any VMM.\n\nTools:\n");
-    for (size_t i = 0; i < TOOL_COUNT; i++)
-        fprintf(to, "  %-8s %s (also under the name %s)\n", tools[i].name, tools[i].summary, tools[i].called);
+    for (size_t i = 0; i < TOOL_COUNT; i++) {
+        fprintf(to, "  %-8s %s", tools[i].name, tools[i].summary);
+        if (tools[i].called)
+            fprintf(to, " (also under the name %s)", tools[i].called);
+        fprintf(to, "\n");
+    }
     fprintf(to, "\n'weir TOOL --help' tells the options of a tool.\n");
 }
 
@@ -38,7 +43,7 @@ int main(int argc, char **argv)
     char name[64];
 
     for (size_t i = 0; i < TOOL_COUNT; i++) {
-        if (!strcmp(program, tools[i].called))
+        if (tools[i].called && !strcmp(program, tools[i].called))
             return tools[i].run(program, argc, argv);
     }
     if (argc < 2) {

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -254,6 +255,43 @@ static void logs_lines(void **state)
     close(fds[1]);
 }
 
+static void print_on_pipe(void *arg)
+{
+    WEIR_ASSERT(dup2(*(int *)arg, 1) == 1);
+    _exit((int)process->output_columns());
+}
+
+static void knows_its_terminal(void **state)
+{
+    struct winsize size = { .ws_row = 24, .ws_col = 100 };
+    int fds[2], terminal = posix_openpt(O_RDWR | O_NOCTTY), other;
+
+    assert_int_equal(pipe(fds), 0);
+    assert_exit(in_child(print_on_pipe, &fds[1]), 0);
+    close(fds[0]);
+    close(fds[1]);
+
+    assert_true(terminal >= 0);
+    assert_int_equal(grantpt(terminal) | unlockpt(terminal), 0);
+    other = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_true(other >= 0);
+    assert_exit(in_child(print_on_pipe, &other), 80);
+    assert_int_equal(ioctl(terminal, TIOCSWINSZ, &size), 0);
+    assert_exit(in_child(print_on_pipe, &other), 100);
+    close(other);
+    close(terminal);
+}
+
+static void knows_where_it_is(void **state)
+{
+    char path[PATH_MAX], expected[PATH_MAX];
+
+    assert_non_null(getcwd(expected, sizeof(expected)));
+    assert_int_equal(process->working_directory(path, sizeof(path)), 0);
+    assert_string_equal(path, expected);
+    assert_int_equal(process->working_directory(path, 1), -ERANGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -263,6 +301,8 @@ int main(void)
         cmocka_unit_test(passed_descriptors),
         cmocka_unit_test(tells_the_service_manager),
         cmocka_unit_test(logs_lines),
+        cmocka_unit_test(knows_its_terminal),
+        cmocka_unit_test(knows_where_it_is),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
