@@ -182,7 +182,7 @@ static weir_co_fn int bring_over(struct mirror_top *top, const struct weir_reque
         struct weir_status status;
         uint64_t piece;
 
-        ret = weir_transfer_look(top->transfer.source, offset, length, &status);
+        ret = weir_transfer_look(top->transfer.source, offset, length, 0, &status);
         if (ret)
             break;
         piece = WEIR_MIN(status.length, length);
@@ -192,7 +192,7 @@ static weir_co_fn int bring_over(struct mirror_top *top, const struct weir_reque
         }
         if (data > BRING_MAX)
             return -EAGAIN;
-        ret = weir_transfer_range(&top->transfer, offset, piece, buffer, ret_write);
+        ret = weir_transfer_range(&top->transfer, offset, piece, buffer, NULL, ret_write);
         offset += piece;
         length -= piece;
     }

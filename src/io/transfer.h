@@ -18,18 +18,25 @@ struct weir_transfer {
      * is not zeroed again. Marks are set before data is written, and cleared when whole granules were zeroed.
      */
     struct weir_bitmap *written;
-    bool unmap; /* zeroes may be given up on the target */
+    bool unmap;     /* zeroes may be given up on the target */
+    unsigned flags; /* of every request: WEIR_REQUEST_BULK or 0 */
+};
+
+/* Where the source was seen to store data: read without asking again, which some file systems answer slowly. */
+struct weir_transfer_seen {
+    uint64_t offset, end;
 };
 
 /* Block status of the beginning of a range, of the whole chain below @edge. */
-int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length,
+int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
                        struct weir_status *ret_status) weir_co_fn weir_must_check;
 /*
  * Copies [@offset, @offset + @length), following what the source says about zeroes, as much as @buffer holds at a time.
- * *ret_write says whose a failure is: the target's, else the source's.
+ * *ret_write says whose a failure is: the target's, else the source's. @seen: of calls on one loop, or NULL.
  */
 int weir_transfer_range(const struct weir_transfer *transfer, uint64_t offset, uint64_t length,
-                        struct weir_buffer *buffer, bool *ret_write) weir_co_fn weir_must_check;
+                        struct weir_buffer *buffer, struct weir_transfer_seen *seen,
+                        bool *ret_write) weir_co_fn weir_must_check;
 /* Performs a WRITE or ZERO on the target. */
 int weir_transfer_write(const struct weir_transfer *transfer,
                         struct weir_request *request) weir_co_fn weir_must_check;

@@ -32,8 +32,9 @@ struct weir_copy {
     int error;
     bool error_write;
     uint64_t copied;
-    _Atomic uint64_t taken; /* bytes that were marked and are under way */
-    int64_t due_ns;         /* rate limit: when the next chunk may start */
+    _Atomic uint64_t taken;         /* bytes that were marked and are under way */
+    struct weir_transfer_seen seen; /* workers only */
+    int64_t due_ns;                 /* rate limit: when the next chunk may start */
 };
 
 struct weir_copy *weir_copy_new(const struct weir_copy_options *options)
@@ -77,7 +78,7 @@ static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_
         *ret_done = true;
         atomic_fetch_add(&copy->taken, length);
         weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
-        ret = weir_transfer_range(&copy->options.transfer, offset, length, buffer, ret_write);
+        ret = weir_transfer_range(&copy->options.transfer, offset, length, buffer, &copy->seen, ret_write);
         if (ret)
             weir_bitmap_set(copy->options.bitmap, offset, length);
     }

@@ -203,9 +203,13 @@ static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_opti
     if (ret)
         return ret;
     copy.gate = mirror->edge;
-    copy.transfer =
-        (struct weir_transfer){ weir_mirror_top_source(parts->top), weir_mirror_top_target(parts->top),
-                                parts->written, options->unmap };
+    copy.transfer = (struct weir_transfer){
+        .source = weir_mirror_top_source(parts->top),
+        .target = weir_mirror_top_target(parts->top),
+        .written = parts->written,
+        .unmap = options->unmap,
+        .flags = WEIR_REQUEST_BULK, /* the loop of the jobs serves no guest */
+    };
     copy.ranges = weir_mirror_top_ranges(parts->top);
     copy.bitmap = parts->bitmap;
     copy.speed = mirror->job.speed; /* may have been changed meanwhile */
