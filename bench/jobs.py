@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A mirror beside its guest, next to qemu-storage-daemon: how far the job gives way, and what it costs the job.
 
-A raw image of 4 GiB is mirrored to a new file, in both copy modes, while fio writes 4 KiB at random places: flat out at
-depth 16, at 2,000 requests a second, or not at all. The servers take turns; a warm-up round touches all memory. Measured
-from the start of the job to the end of its first full pass: the guest's requests a second and their 99th percentile,
-the seconds of the pass and those to BLOCK_JOB_READY; and the guest's longest wait around the pivot.
+A raw image of 4 GiB is mirrored to a new file, in both copy modes, while fio writes 4 KiB at random places: flat out
+at depth 16, at 2,000 requests a second, or not at all. The servers take turns; a warm-up round touches all memory.
+Measured from the start of the job to the end of its first full pass: the guest's requests a second and their 99th
+percentile, the seconds of the pass and those to BLOCK_JOB_READY; and the guest's longest wait around the pivot.
 Run it with TMPDIR on a tmpfs of 12 GiB. Exit status 1 where a promised ratio is missed.
 """
 import argparse
@@ -78,8 +78,9 @@ class Guest:
     def __init__(self, work, uri, rate):
         self.prefix = work.path / 'guest'
         argv = FIO + ['--name=j', '--ioengine=nbd', f'--uri={uri}', '--rw=randwrite', '--bs=4k', '--iodepth=16',
-                      '--norandommap', '--randrepeat=0', '--time_based', '--runtime=600', f'--write_lat_log={self.prefix}',
-                      '--log_unix_epoch=1', '--disable_slat=1', '--disable_clat=1', '--output=/dev/null']
+                      '--norandommap', '--randrepeat=0', '--time_based', '--runtime=600',
+                      f'--write_lat_log={self.prefix}', '--log_unix_epoch=1', '--disable_slat=1', '--disable_clat=1',
+                      '--output=/dev/null']
         if rate:
             argv.append(f'--rate_iops={rate}')
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, cwd=work.path)
@@ -173,7 +174,8 @@ ALONE = [
     ('longest wait around the pivot, write-blocking, ms', 'write-blocking', 'flat out', 'stall', 1e3, 'at most', 100),
     ('longest wait around the pivot, background, ms', 'background', 'flat out', 'stall', 1e3, 'at most', 100),
     ('a guest capped at 2,000, background, share of it', 'background', 'capped', 'iops', 1 / CAP, 'at least', .95),
-    ('a guest capped at 2,000, write-blocking, share of it', 'write-blocking', 'capped', 'iops', 1 / CAP, 'at least', .95),
+    ('a guest capped at 2,000, write-blocking, share of it', 'write-blocking', 'capped', 'iops', 1 / CAP, 'at least',
+     .95),
 ]
 
 
