@@ -27,6 +27,8 @@ struct weir_copy {
     unsigned workers, in_flight;
     atomic_uint resting; /* workers that wait for marks */
     uint64_t cursor;     /* where the next area is looked for */
+    uint64_t left;       /* bytes that were marked when the last pass ended; before the first: all */
+    bool falling_behind; /* no less was marked at the end of that pass than at the end of the one before */
     atomic_bool stop;    /* set under the mutex */
     bool paused;
     int error;
@@ -42,6 +44,7 @@ struct weir_copy *weir_copy_new(const struct weir_copy_options *options)
     struct weir_copy *copy = weir_new(struct weir_copy);
 
     copy->options = *options;
+    copy->left = weir_bitmap_size(options->bitmap);
     weir_mutex_init(&copy->mutex);
     weir_co_queue_init(&copy->work);
     weir_co_queue_init(&copy->ended);
@@ -90,6 +93,16 @@ static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_
 
 /* ---- the workers ---- */
 
+/* The cursor is at the end of the disk: what guests have marked meanwhile is the work of the next pass. */
+static void end_pass(struct weir_copy *copy)
+{
+    uint64_t left = weir_bitmap_count(copy->options.bitmap);
+
+    copy->falling_behind = left && left >= copy->left;
+    copy->left = left ? left : weir_bitmap_size(copy->options.bitmap); /* nothing: it has caught up */
+    copy->cursor = 0;
+}
+
 /* The next area for a worker; mutex held. */
 static bool next_area(struct weir_copy *copy, bool busy, uint64_t *ret_offset, uint64_t *ret_length)
 {
@@ -100,9 +113,11 @@ static bool next_area(struct weir_copy *copy, bool busy, uint64_t *ret_offset, u
 
     if (copy->stop || copy->paused || copy->error || copy->in_flight >= workers)
         return false;
-    if (!weir_bitmap_next_area(copy->options.bitmap, copy->cursor, chunk, ret_offset, ret_length) &&
-        (!copy->cursor || !weir_bitmap_next_area(copy->options.bitmap, 0, chunk, ret_offset, ret_length)))
-        return false;
+    if (!weir_bitmap_next_area(copy->options.bitmap, copy->cursor, chunk, ret_offset, ret_length)) {
+        end_pass(copy);
+        if (!weir_bitmap_next_area(copy->options.bitmap, 0, chunk, ret_offset, ret_length))
+            return false;
+    }
     copy->cursor = *ret_offset + *ret_length;
     return true;
 }
@@ -239,6 +254,7 @@ struct weir_copy_state weir_copy_state(struct weir_copy *copy)
         .error_write = copy->error_write,
         .copied = copy->copied,
         .taken = atomic_load(&copy->taken),
+        .falling_behind = copy->falling_behind,
         .workers = copy->workers,
     };
 }

@@ -38,6 +38,8 @@ struct weir_copy_state {
     bool error_write; /* it was the target's */
     uint64_t copied;  /* bytes done so far, repeats included */
     uint64_t taken;   /* bytes under way, marked no more */
+    /* The last pass over the disk left no less to do than the one before: guests write as fast as it is copied. */
+    bool falling_behind;
     unsigned workers;
 };
 

@@ -136,6 +136,14 @@ bool weir_mirror_actively_synced(struct weir_job *job)
     return state.idle && !state.error;
 }
 
+bool weir_mirror_converges(struct weir_job *job)
+{
+    struct mirror_parts *parts = parts_of(job);
+
+    return !parts || !parts->copy || weir_mirror_top_active(parts->top) ||
+           !weir_copy_state(parts->copy).falling_behind;
+}
+
 int weir_mirror_change(struct weir_job *job, enum weir_mirror_copy_mode copy_mode, struct weir_error **err)
 {
     struct mirror *mirror = mirror_of(job);

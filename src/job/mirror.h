@@ -42,6 +42,12 @@ struct weir_mirror_options {
 bool weir_mirror_actively_synced(struct weir_job *job);
 
 /*
+ * Whether it will get in sync if guests go on as they do: false in background mode when the last pass over the disk
+ * left no less to copy than the one before.
+ */
+bool weir_mirror_converges(struct weir_job *job);
+
+/*
  * block-job-change: the mode of writes that come from now on, in both directions, also while it is paused or ready.
  * Refused once it is completing. Control loop.
  */

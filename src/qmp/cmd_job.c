@@ -162,7 +162,9 @@ static json_t *block_job_info(struct weir_job *job)
                   io_status[job->io_status], "ready", ready, "status", weir_job_status_name(job->status),
                   "auto-finalize", job->auto_finalize, "auto-dismiss", job->auto_dismiss);
     if (!strcmp(job->driver->type, "mirror"))
-        json_object_set_new(info, "actively-synced", json_boolean(weir_mirror_actively_synced(job)));
+        (void)json_object_update_new(info, json_pack("{s:b, s:b}", "actively-synced",
+                                                     weir_mirror_actively_synced(job), "x-converges",
+                                                     weir_mirror_converges(job)));
     add_error(info, job);
     return info;
 }

@@ -338,7 +338,7 @@ def test_query_block_jobs(disks, tmp):
     disks.qmp.job_wait('j', 'running')
     info = block_job(disks)
     members = {'type', 'device', 'len', 'offset', 'busy', 'paused', 'speed', 'io-status', 'ready', 'status',
-               'auto-finalize', 'auto-dismiss'} | (set() if is_peer() else {'actively-synced'})
+               'auto-finalize', 'auto-dismiss'} | (set() if is_peer() else {'actively-synced', 'x-converges'})
     assert set(info) == members
     assert (info['type'], info['device'], info['speed'], info['ready']) == ('mirror', 'j', MiB, False)
     assert info['io-status'] == 'ok' and not info['paused'] and info['offset'] <= info['len'] == SIZE

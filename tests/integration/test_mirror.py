@@ -221,9 +221,11 @@ def test_000_3_convergence(daemon, tmp, mode):
         if mode == 'write-blocking':
             ready(daemon)
             assert load.poll() is None
+            assert is_peer() or block_job(daemon)['x-converges'] is True
         else:
             wait_until(lambda: daemon.qmp.job('j')['current-progress'] > 2 * SIZE, 20, 'it copies again and again')
             assert daemon.qmp.job('j')['status'] == 'running'
+            assert is_peer() or wait_until(lambda: block_job(daemon)['x-converges'] is False, 20, 'it says so')
     finally:
         load.kill()
         load.wait()
