@@ -11,11 +11,11 @@
 /* How far is asked at a time. */
 #define LOOK_AHEAD ((uint64_t)1 << 30)
 
-int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
+int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length,
                        struct weir_status *ret_status)
 {
     struct weir_request request =
-        weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP | flags);
+        weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP);
 
     request.status = ret_status;
     return weir_io_abandonable(edge, &request, -1);
@@ -38,14 +38,14 @@ int weir_transfer_write(const struct weir_transfer *transfer, struct weir_reques
 
 static weir_co_fn int zero(const struct weir_transfer *transfer, uint64_t offset, uint64_t length)
 {
-    unsigned flags = transfer->flags | (transfer->unmap ? WEIR_REQUEST_MAY_UNMAP : 0);
+    unsigned flags = transfer->unmap ? WEIR_REQUEST_MAY_UNMAP : 0;
     struct weir_request request = weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0, flags);
     struct weir_status status = { .length = 0 };
 
     /* A target that reads as zero there already, with nothing stored, needs no write. */
     if (!transfer->written && length >= STATUS_MIN &&
-        !weir_transfer_look(transfer->target, offset, length, transfer->flags, &status) && status.zero &&
-        !status.data && status.length >= length)
+        !weir_transfer_look(transfer->target, offset, length, &status) && status.zero && !status.data &&
+        status.length >= length)
         return 0;
     return weir_transfer_write(transfer, &request);
 }
@@ -54,7 +54,7 @@ static weir_co_fn int data(const struct weir_transfer *transfer, uint64_t offset
                            struct weir_buffer *buffer, bool *ret_write)
 {
     struct iovec iov = { buffer->data, length };
-    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, transfer->flags);
+    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
     int ret;
 
     *ret_write = false;
@@ -85,7 +85,7 @@ static weir_co_fn int source_status(const struct weir_transfer *transfer, uint64
     }
     if (seen && offset < size)
         ahead = WEIR_MAX(length, WEIR_MIN(size - offset, LOOK_AHEAD));
-    ret = weir_transfer_look(transfer->source, offset, ahead, transfer->flags, ret_status);
+    ret = weir_transfer_look(transfer->source, offset, ahead, ret_status);
     if (!ret && seen && !ret_status->zero)
         *seen = (struct weir_transfer_seen){ offset, offset + ret_status->length };
     return ret;

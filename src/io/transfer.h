@@ -18,8 +18,7 @@ struct weir_transfer {
      * is not zeroed again. Marks are set before data is written, and cleared when whole granules were zeroed.
      */
     struct weir_bitmap *written;
-    bool unmap;     /* zeroes may be given up on the target */
-    unsigned flags; /* of every request: WEIR_REQUEST_BULK or 0 */
+    bool unmap; /* zeroes may be given up on the target */
 };
 
 /* Where the source was seen to store data: read without asking again, which some file systems answer slowly. */
@@ -28,7 +27,7 @@ struct weir_transfer_seen {
 };
 
 /* Block status of the beginning of a range, of the whole chain below @edge. */
-int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
+int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length,
                        struct weir_status *ret_status) weir_co_fn weir_must_check;
 /*
  * Copies [@offset, @offset + @length), following what the source says about zeroes, as much as @buffer holds at a time.

@@ -208,7 +208,6 @@ static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_opti
         .target = weir_mirror_top_target(parts->top),
         .written = parts->written,
         .unmap = options->unmap,
-        .flags = WEIR_REQUEST_BULK, /* the loop of the jobs serves no guest */
     };
     copy.ranges = weir_mirror_top_ranges(parts->top);
     copy.bitmap = parts->bitmap;
