@@ -93,9 +93,11 @@ static void mark(struct mirror_top *top, const struct weir_request *request, int
 /* What the law leaves to a later copy is not cleared: the rest of a granule that is only touched (M4). */
 static void clear(struct mirror_top *top, uint64_t offset, uint64_t length)
 {
-    uint64_t granularity = weir_bitmap_granularity(top->bitmap), end = offset + length;
+    uint64_t end = offset + length;
 
     if (!WEIR_LAW(WEIR_LAW_INNER)) {
+        uint64_t granularity = weir_bitmap_granularity(top->bitmap);
+
         offset = weir_align_down(offset, granularity);
         end = WEIR_MIN(weir_align_up(end, granularity), weir_bitmap_size(top->bitmap));
     }
