@@ -90,12 +90,17 @@ static void start_lingering(struct weir_edge *edge)
     TAILQ_INSERT_TAIL(&edge->node->graph->lingering, lingering, link);
 }
 
+bool weir_edge_held(const struct weir_edge *edge)
+{
+    return atomic_load_explicit(&edge->refs, memory_order_relaxed) > 1;
+}
+
 void weir_edge_drop(struct weir_edge *edge)
 {
     struct weir_node *node = weir_node_ref(edge->node);
 
     WEIR_ASSERT(!edge->attached);
-    if (atomic_load_explicit(&edge->refs, memory_order_relaxed) > 1)
+    if (weir_edge_held(edge))
         start_lingering(edge);
     weir_edge_unref(edge);
     weir_node_check_unused(node);

@@ -137,6 +137,8 @@ struct weir_node *weir_node_backing_chain_next(struct weir_node *node);
 struct weir_node *weir_node_ref(struct weir_node *node);
 void weir_node_unref(struct weir_node *node); /* the last one closes it, as a coroutine on the control loop */
 struct weir_edge *weir_edge_ref(struct weir_edge *edge);
+/* Whether requests still hold it beside its owner: detached now it would linger. Any thread. */
+bool weir_edge_held(const struct weir_edge *edge);
 void weir_edge_unref(struct weir_edge *edge);
 
 /* "node 'x'", "block export 'e'" ... for messages; a new string. */

@@ -201,8 +201,8 @@ static weir_co_fn void settle(struct weir_node *top)
 {
     int64_t deadline = weir_sys->clock_ns() + SETTLE_NS;
 
-    while (weir_sys->clock_ns() < deadline && (weir_edge_abandoned(weir_mirror_top_source(top)) ||
-                                               weir_edge_abandoned(weir_mirror_top_target(top))))
+    while (weir_sys->clock_ns() < deadline &&
+           (weir_edge_held(weir_mirror_top_source(top)) || weir_edge_held(weir_mirror_top_target(top))))
         weir_co_sleep(SETTLE_STEP_NS);
 }
 
