@@ -4,40 +4,29 @@
  */
 #include "tools/ctl.h"
 
-#include "sys/sys.h"
+#include "tools/message.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 /* ---- messages ---- */
 
-static void begin(const struct ctl *ctl)
-{
-    (void)!weir_sys->process.flush_output();
-    fprintf(stderr, "%s: ", ctl->program);
-}
-
 void ctl_complain(const struct ctl *ctl, const char *format, ...)
 {
     va_list args;
 
-    begin(ctl);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    tool_complain(ctl->program, format, args);
     va_end(args);
-    fputc('\n', stderr);
 }
 
 int ctl_usage(const struct ctl *ctl, const char *format, ...)
 {
     va_list args;
 
-    begin(ctl);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    tool_usage(ctl->program, ctl->command ? ctl->command->name : NULL, format, args);
     va_end(args);
-    fprintf(stderr, "\nTry '%s %s%s--help' for more information\n", ctl->program,
-            ctl->command ? ctl->command->name : "", ctl->command ? " " : "");
     return 1;
 }
 
@@ -45,11 +34,7 @@ int ctl_fail(const struct ctl *ctl, struct weir_error *err)
 {
     weir_autofree char *text = ctl_clean(weir_error_text(err));
 
-    begin(ctl);
-    fprintf(stderr, "%s\n", text);
-    if (weir_error_hint_text(err))
-        fprintf(stderr, "%s\n", weir_error_hint_text(err));
-    weir_error_free(err);
+    tool_fail(ctl->program, text, err);
     return 1;
 }
 

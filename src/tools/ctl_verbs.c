@@ -76,24 +76,6 @@ weir_co_fn int ctl_resume(struct ctl *ctl, int argc, char **argv)
     return plain_verb(ctl, argc, argv, "job-resume");
 }
 
-weir_co_fn int ctl_complete(struct ctl *ctl, int argc, char **argv)
-{
-    static const struct option longs[] = { { "wait", no_argument, NULL, 'w' }, CTL_LONG_OPTIONS };
-    struct arguments arguments = { 0 };
-    struct weir_error *err = NULL;
-    int status = parse(ctl, argc, argv, longs, &arguments);
-
-    if (status >= 0)
-        return status;
-    if (ctl_connect(ctl, &err))
-        return ctl_fail(ctl, err);
-    if (ctl_call(ctl, "job-complete", json_pack("{s:s}", "id", arguments.job), NULL, &err)) {
-        weir_error_prefix(&err, "complete '%s': ", arguments.job);
-        return ctl_fail(ctl, err);
-    }
-    return arguments.wait ? await_end(ctl, &arguments, CTL_OUTCOME_GOOD) : 0;
-}
-
 /* A mirror that is ready ends well without force, by the command for jobs that move data; others do not know it. */
 static weir_co_fn int cancel(struct ctl *ctl, const struct arguments *arguments, struct weir_error **err)
 {
@@ -111,11 +93,17 @@ static weir_co_fn int cancel(struct ctl *ctl, const struct arguments *arguments,
                     json_pack("{s:s, s:b}", "device", arguments->job, "force", arguments->force), NULL, err);
 }
 
-weir_co_fn int ctl_cancel(struct ctl *ctl, int argc, char **argv)
+static weir_co_fn int complete(struct ctl *ctl, const struct arguments *arguments, struct weir_error **err)
 {
-    static const struct option longs[] = { { "force", no_argument, NULL, 'f' },
-                                           { "wait", no_argument, NULL, 'w' },
-                                           CTL_LONG_OPTIONS };
+    return ctl_call(ctl, "job-complete", json_pack("{s:s}", "id", arguments->job), NULL, err);
+}
+
+/* A command that ends a job: @ask sends it to the daemon. @good is what the end should be. */
+static weir_co_fn int ending(struct ctl *ctl, int argc, char **argv, const struct option *longs,
+                             int (*ask)(struct ctl *, const struct arguments *, struct weir_error **)
+                                 weir_co_fn,
+                             enum ctl_outcome good)
+{
     struct arguments arguments = { 0 };
     struct weir_error *err = NULL;
     int status = parse(ctl, argc, argv, longs, &arguments);
@@ -124,9 +112,25 @@ weir_co_fn int ctl_cancel(struct ctl *ctl, int argc, char **argv)
         return status;
     if (ctl_connect(ctl, &err))
         return ctl_fail(ctl, err);
-    if (cancel(ctl, &arguments, &err)) {
-        weir_error_prefix(&err, "cancel '%s': ", arguments.job);
+    if (ask(ctl, &arguments, &err)) {
+        weir_error_prefix(&err, "%s '%s': ", ctl->command->name, arguments.job);
         return ctl_fail(ctl, err);
     }
-    return arguments.wait ? await_end(ctl, &arguments, CTL_OUTCOME_CANCELLED) : 0;
+    return arguments.wait ? await_end(ctl, &arguments, good) : 0;
+}
+
+weir_co_fn int ctl_complete(struct ctl *ctl, int argc, char **argv)
+{
+    static const struct option longs[] = { { "wait", no_argument, NULL, 'w' }, CTL_LONG_OPTIONS };
+
+    return ending(ctl, argc, argv, longs, complete, CTL_OUTCOME_GOOD);
+}
+
+weir_co_fn int ctl_cancel(struct ctl *ctl, int argc, char **argv)
+{
+    static const struct option longs[] = { { "force", no_argument, NULL, 'f' },
+                                           { "wait", no_argument, NULL, 'w' },
+                                           CTL_LONG_OPTIONS };
+
+    return ending(ctl, argc, argv, longs, cancel, CTL_OUTCOME_CANCELLED);
 }

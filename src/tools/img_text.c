@@ -7,53 +7,44 @@
  */
 #include "tools/img.h"
 
-#include <stdarg.h>
 #include "sys/sys.h"
+#include "tools/message.h"
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-static void begin(const struct img *img)
-{
-    (void)!weir_sys->process.flush_output();
-    fprintf(stderr, "%s: ", img->program);
-}
 
 void img_complain(const struct img *img, const char *format, ...)
 {
     va_list args;
 
-    begin(img);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    tool_complain(img->program, format, args);
     va_end(args);
-    fputc('\n', stderr);
 }
 
 int img_usage(const struct img *img, const char *format, ...)
 {
     va_list args;
 
-    begin(img);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    tool_usage(img->program, NULL, format, args);
     va_end(args);
-    fprintf(stderr, "\nTry '%s --help' for more information\n", img->program);
     return 1;
 }
 
 void img_fail(const struct img *img, struct weir_error *err, const char *prefix, ...)
 {
-    char before[1200];
+    char text[2400];
     va_list args;
+    int length;
 
     va_start(args, prefix);
-    (void)vsnprintf(before, sizeof(before), prefix, args);
+    length = vsnprintf(text, sizeof(text) / 2, prefix, args);
     va_end(args);
-    begin(img);
-    fprintf(stderr, "%s%s%s\n", before, *before ? ": " : "", weir_error_text(err));
-    if (weir_error_hint_text(err))
-        fprintf(stderr, "%s\n", weir_error_hint_text(err));
-    weir_error_free(err);
+    length = WEIR_MIN(length, (int)sizeof(text) / 2 - 1);
+    (void)snprintf(text + length, sizeof(text) - (size_t)length, "%s%s", length ? ": " : "",
+                   weir_error_text(err));
+    tool_fail(img->program, text, err);
 }
 
 void img_human_size(uint64_t bytes, char text[32])

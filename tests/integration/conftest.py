@@ -9,7 +9,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from weirtest import Daemon, FuseDisk  # noqa: E402 (needs the path above)
+from weirtest import Daemon, FuseDisk, fill  # noqa: E402 (needs the path above)
+from weirtest.mirror import SIZE as MIRROR_SIZE  # noqa: E402
 
 
 @pytest.fixture
@@ -46,6 +47,15 @@ def daemon(start):
     one = start()
     one.serve_nbd()
     return one
+
+
+@pytest.fixture
+def disks(daemon, tmp):
+    """A daemon with the nodes n (exported) and t, of different random data; both give up what is discarded."""
+    for node, seed in (('n', 1), ('t', 2)):
+        daemon.add_file(node, fill(tmp / f'{node}.img', MIRROR_SIZE, seed=seed), discard='unmap')
+    daemon.export('n')
+    return daemon
 
 
 @pytest.fixture

@@ -6,26 +6,10 @@ import random
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, fill, is_peer, nbd_connect, run, wait_until
-from weirtest.mirror import MODES, SIZE, block_job, error_text, exported, fio, mirror, ready, same, soft_cancel
+from weirtest.mirror import (MODES, SIZE, block_job, change, error_text, exported, fio, mirror, ready, same,
+                             soft_cancel, synced)
 
 pytestmark = pytest.mark.skipif(is_peer(), reason='newer than the peer')
-
-
-@pytest.fixture
-def disks(daemon, tmp):
-    """A daemon with the nodes n (exported) and t, of different random data."""
-    for node, seed in (('n', 1), ('t', 2)):
-        daemon.add_file(node, fill(tmp / f'{node}.img', SIZE, seed=seed), discard='unmap')
-    daemon.export('n')
-    return daemon
-
-
-def change(daemon, mode, job='j'):
-    daemon.qmp('block-job-change', {'id': job, 'type': 'mirror', 'copy-mode': mode})
-
-
-def synced(daemon):
-    return block_job(daemon)['actively-synced']
 
 
 # ---- the beginning ----

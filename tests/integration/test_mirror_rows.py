@@ -9,27 +9,10 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, fill, is_peer, nbd_connect, run, wait_until
-from weirtest.mirror import (MODES, SIZE, add_blkdebug, any_write, bad_target, block_job, error_text, exported, failure,
-                             fio, mirror, ready, same, soft_cancel)
+from weirtest.mirror import (MODES, SIZE, add_blkdebug, any_write, bad_target, block_job, change, error_text, exported,
+                             failure, fio, mirror, ready, same, soft_cancel, synced)
 
 pytestmark = pytest.mark.skipif(is_peer(), reason='newer than the peer')
-
-
-@pytest.fixture
-def disks(daemon, tmp):
-    """A daemon with the nodes n (exported) and t, of different random data."""
-    for node, seed in (('n', 1), ('t', 2)):
-        daemon.add_file(node, fill(tmp / f'{node}.img', SIZE, seed=seed), discard='unmap')
-    daemon.export('n')
-    return daemon
-
-
-def change(daemon, mode):
-    daemon.qmp('block-job-change', {'id': 'j', 'type': 'mirror', 'copy-mode': mode})
-
-
-def synced(daemon):
-    return block_job(daemon)['actively-synced']
 
 
 def wait_synced(daemon):
@@ -419,7 +402,8 @@ def test_000_36_cancel(disks, tmp):
     finish(handle)
     disks.qmp('block-job-cancel', device='j')
     assert block_job(disks)['status'] == 'ready'
-    assert error_text(disks.qmp, 'block-job-complete', device='j') == "The active block job 'j' cannot be completed"
+    text = error_text(disks.qmp, 'block-job-complete', device='j')
+    assert text == "The active block job 'j' cannot be completed"
     disks.qmp('job-pause', id='j')
     disks.qmp('job-resume', id='j')
     disks.qmp('block-job-cancel', device='j', force=True)

@@ -35,6 +35,14 @@ def block_job(daemon):
     return next((j for j in daemon.qmp('query-block-jobs') if j['device'] == 'j'), None)
 
 
+def change(daemon, mode, job='j'):
+    daemon.qmp('block-job-change', {'id': job, 'type': 'mirror', 'copy-mode': mode})
+
+
+def synced(daemon):
+    return block_job(daemon)['actively-synced']
+
+
 def same(tmp, one='n.img', other='t.img'):
     run('cmp', tmp / one, tmp / other)
 
