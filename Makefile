@@ -4,6 +4,7 @@
 PYTHON ?= /usr/bin/python3
 JOBS ?= $(shell nproc)
 SEEDS ?= 2000
+BLOCKS ?= 20
 SECONDS ?= 60
 ISSUE ?= 1-core
 prefix ?= /usr/local
@@ -69,9 +70,9 @@ demo: build
 ## sim            the library in simulated worlds: SEEDS=n (2000), SEED=n replays one
 sim: build
 	@$(PYTHON) scripts/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --jobs $(JOBS)
-## sim-laws       removes one law at a time and demands that the simulator notices
+## sim-laws       removes one law at a time and demands that the simulator notices, in each of BLOCKS=n (20) blocks
 sim-laws: build
-	@$(PYTHON) scripts/sim-laws --jobs $(JOBS)
+	@$(PYTHON) scripts/sim-laws --jobs $(JOBS) --blocks $(BLOCKS)
 
 .PHONY: golden
 ## golden         qcow2 images of every kind that qemu-img can make, written here and judged there, and back (GOLDEN="--only ...")

@@ -37,8 +37,7 @@ struct mirror_top {
     struct weir_range_table *ranges;
     _Atomic int mode;
     _Atomic unsigned lagging; /* background-mode requests that have not marked yet */
-    _Atomic uint64_t requests;
-    _Atomic int64_t last_ns;
+    _Atomic unsigned in_flight;
     void (*notify)(void *opaque, int ret, bool write);
     void *opaque;
     bool alone; /* no other writer below; control loop */
@@ -76,12 +75,9 @@ bool weir_mirror_top_active(struct weir_node *node)
     return atomic_load(&top->mode) == WEIR_MIRROR_BLOCKING && !atomic_load(&top->lagging);
 }
 
-uint64_t weir_mirror_top_requests(struct weir_node *node, int64_t *ret_last_ns)
+unsigned weir_mirror_top_in_flight(struct weir_node *node)
 {
-    struct mirror_top *top = node->state;
-
-    *ret_last_ns = atomic_load_explicit(&top->last_ns, memory_order_relaxed);
-    return atomic_load_explicit(&top->requests, memory_order_relaxed);
+    return atomic_load_explicit(&((struct mirror_top *)node->state)->in_flight, memory_order_relaxed);
 }
 
 static void mark(struct mirror_top *top, const struct weir_request *request, int ret, bool write)
@@ -184,7 +180,7 @@ static weir_co_fn int bring_over(struct mirror_top *top, const struct weir_reque
         struct weir_status status;
         uint64_t piece;
 
-        ret = weir_transfer_look(top->transfer.source, offset, length, &status);
+        ret = weir_transfer_look(top->transfer.source, offset, length, 0, &status);
         if (ret)
             break;
         piece = WEIR_MIN(status.length, length);
@@ -270,13 +266,10 @@ static int enter(struct mirror_top *top)
     return mode;
 }
 
-static weir_co_fn int mirror_top_submit(struct weir_node *node, struct weir_request *request)
+static weir_co_fn int change_by_mode(struct mirror_top *top, struct weir_request *request)
 {
-    struct mirror_top *top = node->state;
     int mode;
 
-    atomic_fetch_add_explicit(&top->requests, 1, memory_order_relaxed);
-    atomic_store_explicit(&top->last_ns, weir_loop_now(weir_loop_self()), memory_order_relaxed);
     /* A source that ignores discards stays as it is, and so does the target. */
     if (request->op == WEIR_OP_DISCARD && !top->transfer.source->node->discard_unmap)
         return weir_io(top->transfer.source, request);
@@ -289,6 +282,17 @@ static weir_co_fn int mirror_top_submit(struct weir_node *node, struct weir_requ
         (request->op == WEIR_OP_ZERO && request->flags & WEIR_REQUEST_NO_FALLBACK))
         return change_in_turn(top, request);
     return write_active_stable(top, request);
+}
+
+static weir_co_fn int mirror_top_submit(struct weir_node *node, struct weir_request *request)
+{
+    struct mirror_top *top = node->state;
+    int ret;
+
+    atomic_fetch_add_explicit(&top->in_flight, 1, memory_order_relaxed);
+    ret = change_by_mode(top, request);
+    atomic_fetch_sub_explicit(&top->in_flight, 1, memory_order_relaxed);
+    return ret;
 }
 
 static unsigned mirror_top_cares(struct weir_node *node)

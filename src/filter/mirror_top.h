@@ -48,11 +48,8 @@ bool weir_mirror_top_active(struct weir_node *node);
 void weir_mirror_top_set_alone(struct weir_node *node, bool alone);
 struct weir_edge *weir_mirror_top_source(struct weir_node *node);
 struct weir_edge *weir_mirror_top_target(struct weir_node *node);
-/*
- * Guest requests that pass write-path of the filter: how many in all, and monotonic time of the last. Any
- * thread.
- */
-uint64_t weir_mirror_top_requests(struct weir_node *node, int64_t *ret_last_ns);
+/* Writes, zeroes and discards of guests that are under way in the filter. Any thread. */
+unsigned weir_mirror_top_in_flight(struct weir_node *node);
 /* Where active writes and copies exclude each other (rule M2). */
 struct weir_range_table *weir_mirror_top_ranges(struct weir_node *node);
 

@@ -4,7 +4,7 @@
  *
  * The request lives in a heap object of its own, shared by the coroutine that performs it and the parent that
  * waits; whoever is last frees it. It owns references to the edge and to the node, and memory that stays valid: the
- * parent's reference-counted buffer for writes, else a private one.
+ * parent's reference-counted buffer, else a private one.
  */
 #include "io/async.h"
 
@@ -44,7 +44,7 @@ static bool own_memory(struct async *async, const struct weir_request *request)
     async->request = *request;
     if (!request->iovcnt)
         return true;
-    if (request->op == WEIR_OP_WRITE && request->buffer) {
+    if (request->buffer) {
         async->borrowed = weir_buffer_ref(request->buffer);
         async->iov = weir_new_array(struct iovec, request->iovcnt);
         __builtin_memcpy(async->iov, request->iov, request->iovcnt * sizeof(*request->iov));
@@ -128,7 +128,7 @@ int weir_io_abandonable(struct weir_edge *edge, struct weir_request *request, in
     if (!async_wait(async, deadline_ns))
         return atomic_load(&edge->broken) ? -ECANCELED : -ETIMEDOUT;
     ret = async->result;
-    if (!ret && request->op == WEIR_OP_READ)
+    if (!ret && request->op == WEIR_OP_READ && async->private)
         weir_iov_from_buffer(request->iov, request->iovcnt, 0, async->private->data, request->length);
     if (!ret && request->op == WEIR_OP_STATUS)
         *request->status = async->status;

@@ -8,14 +8,15 @@
 
 /* Below this length a look at the block status costs more than the copy. */
 #define STATUS_MIN ((uint64_t)64 << 10)
+#define PAGE 4096u
 /* How far is asked at a time. */
 #define LOOK_AHEAD ((uint64_t)1 << 30)
 
-int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length,
+int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
                        struct weir_status *ret_status)
 {
     struct weir_request request =
-        weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP);
+        weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP | flags);
 
     request.status = ret_status;
     return weir_io_abandonable(edge, &request, -1);
@@ -44,48 +45,65 @@ static weir_co_fn int zero(const struct weir_transfer *transfer, uint64_t offset
 
     /* A target that reads as zero there already, with nothing stored, needs no write. */
     if (!transfer->written && length >= STATUS_MIN &&
-        !weir_transfer_look(transfer->target, offset, length, &status) && status.zero && !status.data &&
-        status.length >= length)
+        !weir_transfer_look(transfer->target, offset, length, transfer->read_flags, &status) && status.zero &&
+        !status.data && status.length >= length)
         return 0;
     return weir_transfer_write(transfer, &request);
 }
 
-static weir_co_fn int data(const struct weir_transfer *transfer, uint64_t offset, uint64_t length,
+static bool has_zero_page(const uint8_t *data, uint64_t length)
+{
+    for (uint64_t at = 0; at + PAGE <= length; at += PAGE) {
+        if (!data[at] && weir_buffer_is_zero(data + at, PAGE))
+            return true;
+    }
+    return false;
+}
+
+/* 0, -errno, or 1 where nothing was done, as what was called data (@rough) may hold holes. */
+static weir_co_fn int data(const struct weir_transfer *transfer, uint64_t offset, uint64_t length, bool rough,
                            struct weir_buffer *buffer, bool *ret_write)
 {
     struct iovec iov = { buffer->data, length };
-    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
+    struct weir_request request =
+        weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, transfer->read_flags);
     int ret;
 
     *ret_write = false;
+    request.buffer = buffer;
     ret = weir_io_abandonable(transfer->source, &request, -1);
     if (ret)
         return ret;
     *ret_write = true;
     if (weir_buffer_is_zero(buffer->data, length))
         return zero(transfer, offset, length);
+    if (rough && has_zero_page(buffer->data, length))
+        return 1;
     request.op = WEIR_OP_WRITE;
-    request.buffer = buffer;
+    request.flags = transfer->write_flags;
     return weir_transfer_write(transfer, &request);
 }
 
 /* What the source says about the beginning of a range, or has said before. */
 static weir_co_fn int source_status(const struct weir_transfer *transfer, uint64_t offset, uint64_t length,
-                                    struct weir_transfer_seen *seen, struct weir_status *ret_status)
+                                    bool rough, struct weir_transfer_seen *seen,
+                                    struct weir_status *ret_status)
 {
+    unsigned flags = transfer->read_flags | (rough ? WEIR_REQUEST_ROUGH : 0);
     uint64_t size = weir_node_size(transfer->source->node), ahead = length;
     int ret;
 
     *ret_status = (struct weir_status){ .length = length, .data = true };
-    if (length < STATUS_MIN)
+    if (length < STATUS_MIN && rough)
         return 0;
     if (seen && offset >= seen->offset && offset < seen->end) {
         ret_status->length = seen->end - offset;
         return 0;
     }
-    if (seen && offset < size)
+    /* One after the other: an answer for more than was asked will be of use. */
+    if (seen && offset == seen->end && offset < size)
         ahead = WEIR_MAX(length, WEIR_MIN(size - offset, LOOK_AHEAD));
-    ret = weir_transfer_look(transfer->source, offset, ahead, ret_status);
+    ret = weir_transfer_look(transfer->source, offset, ahead, flags, ret_status);
     if (!ret && seen && !ret_status->zero)
         *seen = (struct weir_transfer_seen){ offset, offset + ret_status->length };
     return ret;
@@ -94,14 +112,17 @@ static weir_co_fn int source_status(const struct weir_transfer *transfer, uint64
 int weir_transfer_range(const struct weir_transfer *transfer, uint64_t offset, uint64_t length,
                         struct weir_buffer *buffer, struct weir_transfer_seen *seen, bool *ret_write)
 {
+    uint64_t exact = offset; /* up to here holes are to be told from data */
     int ret = 0;
 
-    while (length && !ret) {
+    while (length && ret >= 0) {
+        bool rough = offset >= exact;
         struct weir_status status;
         uint64_t piece;
 
         *ret_write = false;
-        ret = source_status(transfer, offset, length, seen, &status);
+        ret = source_status(transfer, offset, rough ? length : exact - offset, rough, rough ? seen : NULL,
+                            &status);
         if (ret)
             break;
         piece = WEIR_MIN(status.length, length);
@@ -110,7 +131,11 @@ int weir_transfer_range(const struct weir_transfer *transfer, uint64_t offset, u
             ret = zero(transfer, offset, piece);
         } else {
             piece = WEIR_MIN(piece, buffer->size);
-            ret = data(transfer, offset, piece, buffer, ret_write);
+            ret = data(transfer, offset, piece, rough, buffer, ret_write);
+        }
+        if (ret == 1) {
+            exact = offset + piece;
+            continue;
         }
         offset += piece;
         length -= piece;

@@ -19,6 +19,8 @@ struct weir_transfer {
      */
     struct weir_bitmap *written;
     bool unmap; /* zeroes may be given up on the target */
+    unsigned read_flags,
+        write_flags; /* advice that goes with reads and status, and with writes (WEIR_REQUEST_BULK, _APART) */
 };
 
 /* Where the source was seen to store data: read without asking again, which some file systems answer slowly. */
@@ -26,8 +28,8 @@ struct weir_transfer_seen {
     uint64_t offset, end;
 };
 
-/* Block status of the beginning of a range, of the whole chain below @edge. */
-int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length,
+/* Block status of the beginning of a range, of the whole chain below @edge. @flags: WEIR_REQUEST_BULK or none. */
+int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
                        struct weir_status *ret_status) weir_co_fn weir_must_check;
 /*
  * Copies [@offset, @offset + @length), following what the source says about zeroes, as much as @buffer holds at a time.

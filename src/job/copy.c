@@ -11,25 +11,23 @@
 #include "sys/sys.h"
 #include <errno.h>
 
-/* Idle guests: a few large chunks in flight. Busy guests: one small one, so that a write waits for little. */
-#define WORKERS 4u
-#define WORKERS_BUSY 1u
-#define CHUNK ((uint64_t)1 << 20)
-#define CHUNK_BUSY ((uint64_t)64 << 10)
-/* Guests count as busy for so long after a request. */
-#define BUSY_NS (20 * 1000000LL)
-
 struct weir_copy {
     struct weir_copy_options options;
     struct weir_mutex mutex;
-    struct weir_co_queue work;  /* workers wait here */
+    struct weir_co_queue spare; /* workers wait here that are not needed */
+    struct weir_co_queue look;  /* the one that looks for new work */
+    struct weir_co_queue turn;  /* those whose chunk has its turn later, by the rate limit */
     struct weir_co_queue ended; /* weir_copy_stop() waits here */
+    struct weir_pace pace;
     unsigned workers, in_flight;
-    atomic_uint resting; /* workers that wait for marks */
-    uint64_t cursor;     /* where the next area is looked for */
-    uint64_t left;       /* bytes that were marked when the last pass ended; before the first: all */
-    bool falling_behind; /* no less was marked at the end of that pass than at the end of the one before */
-    atomic_bool stop;    /* set under the mutex */
+    bool looking;         /* somebody waits in `look` */
+    atomic_bool kickable; /* ... for a kick, however long that takes */
+    int64_t rest_ns;      /* until when guests have their part of the time */
+    uint64_t cursor;      /* where the next area is looked for */
+    uint64_t left;        /* bytes that were marked when the last pass ended; before the first: all */
+    bool caught_up;       /* nothing was marked, or in flight, at some moment */
+    bool falling_behind;  /* no less was marked at the end of that pass than at the end of the one before */
+    atomic_bool stop;     /* set under the mutex */
     bool paused;
     int error;
     bool error_write;
@@ -45,31 +43,46 @@ struct weir_copy *weir_copy_new(const struct weir_copy_options *options)
 
     copy->options = *options;
     copy->left = weir_bitmap_size(options->bitmap);
+    weir_pace_init(&copy->pace, options->share, options->direct);
     weir_mutex_init(&copy->mutex);
-    weir_co_queue_init(&copy->work);
+    weir_co_queue_init(&copy->spare);
+    weir_co_queue_init(&copy->look);
+    weir_co_queue_init(&copy->turn);
     weir_co_queue_init(&copy->ended);
     return copy;
 }
 
-static bool guests_busy(struct weir_copy *copy)
+/* Something has changed that every worker should know of; mutex held. */
+static void wake(struct weir_copy *copy)
 {
-    int64_t last = 0;
+    weir_co_queue_wake_all(&copy->spare);
+    weir_co_queue_wake_all(&copy->look);
+    weir_co_queue_wake_all(&copy->turn);
+}
 
-    (void)copy->options.guests(copy->options.opaque, &last);
-    return last && weir_sys->clock_ns() - last < BUSY_NS;
+/* What the copy may do now; mutex held. */
+static struct weir_pace_limits limits_now(struct weir_copy *copy)
+{
+    struct weir_pace_guests guests;
+
+    copy->options.guests(copy->options.opaque, &guests);
+    return weir_pace_look(&copy->pace, weir_sys->clock_ns(), &guests);
 }
 
 /* ---- one area ---- */
 
 /* 0, or the error of the copy; *ret_done says whether there was anything to do. */
-static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_t length, bool *ret_done,
-                                bool *ret_write)
+static weir_co_fn int copy_area(struct weir_copy *copy, bool apart, uint64_t offset, uint64_t length,
+                                bool *ret_done, bool *ret_write)
 {
+    struct weir_transfer transfer = copy->options.transfer;
     struct weir_gate_op op = { .op = WEIR_OP_READ, .offset = offset, .length = length };
     struct weir_buffer *buffer = weir_buffer_new(length); /* before the lock: nobody waits for memory in it */
     struct weir_range_lock lock = { 0 };
     int ret = 0;
 
+    transfer.read_flags = WEIR_REQUEST_BULK;
+    transfer.write_flags = apart ? WEIR_REQUEST_APART : WEIR_REQUEST_BULK;
     *ret_done = *ret_write = false;
     if (!buffer)
         return -ENOMEM;
@@ -81,7 +94,7 @@ static weir_co_fn int copy_area(struct weir_copy *copy, uint64_t offset, uint64_
         *ret_done = true;
         atomic_fetch_add(&copy->taken, length);
         weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
-        ret = weir_transfer_range(&copy->options.transfer, offset, length, buffer, &copy->seen, ret_write);
+        ret = weir_transfer_range(&transfer, offset, length, buffer, &copy->seen, ret_write);
         if (ret)
             weir_bitmap_set(copy->options.bitmap, offset, length);
     }
@@ -98,20 +111,24 @@ static void end_pass(struct weir_copy *copy)
 {
     uint64_t left = weir_bitmap_count(copy->options.bitmap);
 
-    copy->falling_behind = left && left >= copy->left;
+    /* It would shrink for ever so long: that is not catching up. */
+    copy->falling_behind = left && left >= copy->left - copy->left / 8;
     copy->left = left ? left : weir_bitmap_size(copy->options.bitmap); /* nothing: it has caught up */
     copy->cursor = 0;
 }
 
 /* The next area for a worker; mutex held. */
-static bool next_area(struct weir_copy *copy, bool busy, uint64_t *ret_offset, uint64_t *ret_length)
+static bool next_area(struct weir_copy *copy, const struct weir_pace_limits *limits, uint64_t *ret_offset,
+                      uint64_t *ret_length)
 {
     uint64_t granularity = weir_bitmap_granularity(copy->options.bitmap);
     uint64_t most = WEIR_MAX(weir_align_down(copy->options.memory, granularity), granularity);
-    uint64_t chunk = WEIR_MIN(WEIR_MAX(busy ? CHUNK_BUSY : CHUNK, granularity), most);
-    uint64_t workers = WEIR_MIN(most / chunk, busy ? WORKERS_BUSY : WORKERS);
+    uint64_t chunk = WEIR_MIN(WEIR_MAX(limits->chunk, granularity), most);
+    uint64_t workers = WEIR_MIN(most / chunk, limits->workers);
 
     if (copy->stop || copy->paused || copy->error || copy->in_flight >= workers)
+        return false;
+    if (limits->share < 100 && weir_sys->clock_ns() < copy->rest_ns)
         return false;
     if (!weir_bitmap_next_area(copy->options.bitmap, copy->cursor, chunk, ret_offset, ret_length)) {
         end_pass(copy);
@@ -119,15 +136,18 @@ static bool next_area(struct weir_copy *copy, bool busy, uint64_t *ret_offset, u
             return false;
     }
     copy->cursor = *ret_offset + *ret_length;
+    copy->in_flight++;
+    if (copy->in_flight < workers)
+        weir_co_queue_wake_one(&copy->spare);
     return true;
 }
 
 /* Waits for the turn of a chunk of @length bytes under the rate limit; mutex held. False: it is not to start. */
-static weir_co_fn bool pace(struct weir_copy *copy, uint64_t length)
+static weir_co_fn bool await_turn(struct weir_copy *copy, uint64_t length)
 {
     /* What is due is looked at anew after each wait: another speed counts at once. */
     while (!copy->stop && !copy->paused && copy->options.speed && weir_sys->clock_ns() < copy->due_ns)
-        (void)!weir_co_queue_wait_until(&copy->work, &copy->mutex, copy->due_ns);
+        (void)!weir_co_queue_wait_until(&copy->turn, &copy->mutex, copy->due_ns);
     if (copy->stop || copy->paused)
         return false;
     if (copy->options.speed)
@@ -136,35 +156,62 @@ static weir_co_fn bool pace(struct weir_copy *copy, uint64_t length)
     return true;
 }
 
-/* Rests until there may be something to do. Mutex held. */
-static weir_co_fn void rest(struct weir_copy *copy, bool busy)
+/*
+ * Waits for new work, on behalf of all workers. While guests are busy it looks from time to time: what they mark
+ * gathers meanwhile, and they need not wake anybody. Mutex held.
+ */
+static weir_co_fn void await_work(struct weir_copy *copy)
 {
-    int64_t deadline = busy && !copy->paused && !copy->error ? weir_sys->clock_ns() + BUSY_NS : -1;
+    int64_t deadline = copy->pace.busy ? weir_sys->clock_ns() + WEIR_PACE_BUSY_NS : -1;
 
-    atomic_fetch_add(&copy->resting, 1);
+    copy->looking = true;
+    if (copy->rest_ns > weir_sys->clock_ns())
+        deadline = deadline < 0 ? copy->rest_ns : WEIR_MIN(deadline, copy->rest_ns);
+    if (deadline < 0)
+        atomic_store(&copy->kickable, true);
+    /* A mark that came before `kickable` was set is seen here; one that comes later kicks. */
+    if (deadline >= 0 || !weir_bitmap_count(copy->options.bitmap))
+        (void)!weir_co_queue_wait_until(&copy->look, &copy->mutex, deadline);
+    atomic_store(&copy->kickable, false);
+    copy->looking = false;
+}
+
+/* Rests until there may be something to do. Mutex held. */
+static weir_co_fn void rest(struct weir_copy *copy)
+{
     if (!copy->in_flight) {
+        /* Only now: where guests go on writing it is over before anybody else could look. */
+        copy->caught_up |= !copy->error && !weir_bitmap_count(copy->options.bitmap);
         weir_mutex_unlock(&copy->mutex);
         copy->options.changed(copy->options.opaque);
         weir_mutex_lock(&copy->mutex);
     }
-    /* A mark that came before `resting` was raised is seen here; one that comes later kicks. */
-    if (!copy->stop &&
-        (copy->paused || copy->error || copy->in_flight || !weir_bitmap_count(copy->options.bitmap)))
-        (void)!weir_co_queue_wait_until(&copy->work, &copy->mutex, deadline);
-    atomic_fetch_sub(&copy->resting, 1);
+    if (copy->stop)
+        return;
+    if (copy->looking || copy->paused || copy->error)
+        weir_co_queue_wait(&copy->spare, &copy->mutex);
+    else if (copy->in_flight && weir_bitmap_count(copy->options.bitmap))
+        weir_co_queue_wait(&copy->spare,
+                           &copy->mutex); /* who works goes on, and wakes more if more are wanted */
+    else
+        await_work(copy);
 }
 
 /* Takes one area through; mutex held. */
-static weir_co_fn void work_area(struct weir_copy *copy, uint64_t offset, uint64_t length)
+static weir_co_fn void work_area(struct weir_copy *copy, const struct weir_pace_limits *limits,
+                                 uint64_t offset, uint64_t length)
 {
     bool done = false, write = false;
     int ret = 0;
 
-    copy->in_flight++;
-    if (pace(copy, length)) {
+    if (await_turn(copy, length)) {
+        int64_t begun = weir_sys->clock_ns(), now;
+
         weir_mutex_unlock(&copy->mutex);
-        ret = copy_area(copy, offset, length, &done, &write);
+        ret = copy_area(copy, limits->apart, offset, length, &done, &write);
         weir_mutex_lock(&copy->mutex);
+        now = weir_sys->clock_ns();
+        copy->rest_ns = now + weir_pace_rest(limits, now - begun);
     }
     copy->in_flight--;
     if (done)
@@ -175,7 +222,6 @@ static weir_co_fn void work_area(struct weir_copy *copy, uint64_t offset, uint64
     } else if (!ret && done) {
         copy->copied += length;
     }
-    weir_co_queue_wake_all(&copy->work);
 }
 
 static weir_co_fn void worker_run(void *arg)
@@ -185,12 +231,12 @@ static weir_co_fn void worker_run(void *arg)
 
     weir_mutex_lock(&copy->mutex);
     while (!copy->stop) {
-        bool busy = guests_busy(copy);
+        struct weir_pace_limits limits = limits_now(copy);
 
-        if (next_area(copy, busy, &offset, &length))
-            work_area(copy, offset, length);
+        if (next_area(copy, &limits, &offset, &length))
+            work_area(copy, &limits, offset, length);
         else
-            rest(copy, busy);
+            rest(copy);
     }
     copy->workers--;
     weir_co_queue_wake_all(&copy->ended);
@@ -199,17 +245,17 @@ static weir_co_fn void worker_run(void *arg)
 
 void weir_copy_start(struct weir_copy *copy)
 {
-    copy->workers = WORKERS;
-    for (unsigned i = 0; i < WORKERS; i++)
+    copy->workers = WEIR_PACE_WORKERS_MAX;
+    for (unsigned i = 0; i < WEIR_PACE_WORKERS_MAX; i++)
         weir_co_start(copy->options.loop, worker_run, copy);
 }
 
 void weir_copy_kick(struct weir_copy *copy)
 {
-    if (!atomic_load(&copy->resting))
+    if (!atomic_load(&copy->kickable))
         return;
     WEIR_SCOPE_LOCK(&copy->mutex);
-    weir_co_queue_wake_all(&copy->work);
+    weir_co_queue_wake_all(&copy->look);
 }
 
 void weir_copy_set_speed(struct weir_copy *copy, uint64_t speed)
@@ -217,21 +263,21 @@ void weir_copy_set_speed(struct weir_copy *copy, uint64_t speed)
     WEIR_SCOPE_LOCK(&copy->mutex);
     copy->options.speed = speed;
     copy->due_ns = 0;
-    weir_co_queue_wake_all(&copy->work);
+    wake(copy);
 }
 
 void weir_copy_set_paused(struct weir_copy *copy, bool paused)
 {
     WEIR_SCOPE_LOCK(&copy->mutex);
     copy->paused = paused;
-    weir_co_queue_wake_all(&copy->work);
+    wake(copy);
 }
 
 void weir_copy_retry(struct weir_copy *copy)
 {
     WEIR_SCOPE_LOCK(&copy->mutex);
     copy->error = 0;
-    weir_co_queue_wake_all(&copy->work);
+    wake(copy);
 }
 
 void weir_copy_note_error(struct weir_copy *copy, int error, bool write)
@@ -250,6 +296,7 @@ struct weir_copy_state weir_copy_state(struct weir_copy *copy)
     WEIR_SCOPE_LOCK(&copy->mutex);
     return (struct weir_copy_state){
         .idle = !copy->in_flight && !weir_bitmap_count(copy->options.bitmap),
+        .caught_up = copy->caught_up,
         .error = copy->error,
         .error_write = copy->error_write,
         .copied = copy->copied,
@@ -263,7 +310,7 @@ void weir_copy_stop(struct weir_copy *copy)
 {
     weir_mutex_lock(&copy->mutex);
     copy->stop = true;
-    weir_co_queue_wake_all(&copy->work);
+    wake(copy);
     weir_mutex_unlock(&copy->mutex);
     weir_range_table_wake(copy->options.ranges);
     weir_mutex_lock(&copy->mutex);

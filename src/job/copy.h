@@ -4,8 +4,8 @@
  *
  * Workers are coroutines of one loop. Each takes the next dirty area, enters the job's gate, locks the area
  * exclusively in the lock table that it shares with whoever writes both sides, clears the marks *before* it reads
- * (M3), copies, and marks again if anything failed (M6). The engine gives way: while guests write, it uses smaller
- * chunks and fewer workers, never less than one.
+ * (M3), copies, and marks again if anything failed (M6). How many work, and at what size, follows from what the guests
+ * go through meanwhile (job/pace.h).
  */
 #ifndef WEIR_JOB_COPY_H
 #define WEIR_JOB_COPY_H
@@ -14,6 +14,7 @@
 #include "graph/node.h"
 #include "io/range_lock.h"
 #include "io/transfer.h"
+#include "job/pace.h"
 
 struct weir_copy;
 
@@ -25,8 +26,10 @@ struct weir_copy_options {
     struct weir_bitmap *bitmap;
     uint64_t speed;  /* bytes/s, 0 = unlimited */
     uint64_t memory; /* bytes under way at most; a granule always is */
-    /* How many requests guests have made so far, and when the last was (monotonic ns). Any loop. */
-    uint64_t (*guests)(void *opaque, int64_t *ret_last_ns);
+    unsigned share;  /* percent of the time that it works at least, however long guests wait */
+    bool direct;     /* requests reach the device: no cache of the host is between */
+    /* What guests have gone through so far. Any loop. */
+    void (*guests)(void *opaque, struct weir_pace_guests *ret_guests);
     /* Something has changed that weir_copy_state() shows. Any loop; must not wait. */
     void (*changed)(void *opaque);
     void *opaque;
@@ -34,11 +37,12 @@ struct weir_copy_options {
 
 struct weir_copy_state {
     bool idle;        /* nothing marked and nothing in flight at the moment of asking */
+    bool caught_up;   /* it was idle at some moment since the start */
     int error;        /* first failure, 0: none; the workers rest until weir_copy_retry() */
     bool error_write; /* it was the target's */
     uint64_t copied;  /* bytes done so far, repeats included */
     uint64_t taken;   /* bytes under way, marked no more */
-    /* The last pass over the disk left no less to do than the one before: guests write as fast as it is copied. */
+    /* The last pass over the disk left hardly less to do (7/8) than the one before: guests are as fast as we. */
     bool falling_behind;
     unsigned workers;
 };

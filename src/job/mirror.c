@@ -109,7 +109,7 @@ static weir_co_fn int mirror_run(struct weir_job *job)
 
         if (ret)
             return ret;
-        if (!ready && state.idle && !job->paused) {
+        if (!ready && state.caught_up && !job->paused) {
             ready = true;
             weir_job_set_ready(job);
             continue;

@@ -28,8 +28,9 @@ struct weir_mirror_options {
     uint64_t speed;       /* bytes/s, 0 = unlimited */
     uint64_t granularity; /* bytes, 0: by the target */
     uint64_t memory;      /* bytes that a copy may hold at a time, 0 = 16 MiB; one granule at least */
-    bool unmap;           /* zeroes may be given up on the target */
-    bool target_is_zero;  /* promised: all of the target reads as zero. With sync=full only */
+    unsigned share;      /* percent of the time that the copy works at least, 1 to 100, 0 = 20 (job/pace.h) */
+    bool unmap;          /* zeroes may be given up on the target */
+    bool target_is_zero; /* promised: all of the target reads as zero. With sync=full only */
     enum weir_mirror_copy_mode copy_mode;
     enum weir_job_on_error on_source_error, on_target_error;
     bool auto_finalize, auto_dismiss;
@@ -43,7 +44,7 @@ bool weir_mirror_actively_synced(struct weir_job *job);
 
 /*
  * Whether it will get in sync if guests go on as they do: false in background mode when the last pass over the disk
- * left no less to copy than the one before.
+ * left hardly less to copy (7/8) than the one before.
  */
 bool weir_mirror_converges(struct weir_job *job);
 

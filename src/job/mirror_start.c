@@ -4,6 +4,7 @@
  */
 #include "base/law.h"
 #include "io/io.h"
+#include "io/stats.h"
 #include "job/job.h"
 #include "job/loop.h"
 #include "job/mirror_internal.h"
@@ -38,9 +39,22 @@ static void copy_changed(void *opaque)
         weir_job_wake(parts->job);
 }
 
-static uint64_t guest_requests(void *opaque, int64_t *ret_last_ns)
+/* Only guests pass the filter: the job uses the edges below it. */
+static void guests(void *opaque, struct weir_pace_guests *ret_guests)
 {
-    return weir_mirror_top_requests(((struct mirror_parts *)opaque)->top, ret_last_ns);
+    static const enum weir_op ops[] = { WEIR_OP_READ, WEIR_OP_WRITE, WEIR_OP_ZERO, WEIR_OP_DISCARD };
+    struct weir_node *top = ((struct mirror_parts *)opaque)->top;
+    struct weir_stats stats;
+
+    weir_node_stats(top, &stats);
+    *ret_guests = (struct weir_pace_guests){
+        .last_ns = stats.idle_since_ns,
+        .waiting = weir_mirror_top_in_flight(top),
+    };
+    for (unsigned i = 0; i < WEIR_ARRAY_SIZE(ops); i++) {
+        ret_guests->ended += stats.op[ops[i]].operations + stats.op[ops[i]].failed;
+        ret_guests->waited_ns += stats.op[ops[i]].total_ns;
+    }
 }
 
 static char *describe_edge(struct weir_edge *edge)
@@ -184,13 +198,21 @@ static weir_co_fn int make_filter(struct mirror *mirror, const struct weir_mirro
                             &mirror->edge, err);
 }
 
+/* Whether requests to @node go past the caches of the host: only then does memory need an alignment. */
+static bool is_direct(const struct weir_node *node)
+{
+    return node->limits.memory_align > 1;
+}
+
 static weir_co_fn int build(struct mirror *mirror, const struct weir_mirror_options *options,
                             struct weir_error **err)
 {
     struct mirror_parts *parts = mirror->parts;
     struct weir_copy_options copy = {
         .memory = options->memory ? options->memory : WEIR_MIRROR_MEMORY_DEFAULT,
-        .guests = guest_requests,
+        .share = options->share ? options->share : WEIR_PACE_SHARE_DEFAULT,
+        .direct = is_direct(parts->source) || is_direct(parts->target),
+        .guests = guests,
         .changed = copy_changed,
         .opaque = parts,
     };

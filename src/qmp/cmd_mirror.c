@@ -34,15 +34,22 @@ static int sync_of(enum weir_q_mirror_sync_mode mode, enum weir_mirror_sync *ret
     }
 }
 
+/* 0: out of range. */
+static unsigned share_of(int64_t percent)
+{
+    return percent >= 1 && percent <= 100 ? (unsigned)percent : 0;
+}
+
 /* What both commands have under the same names. */
-#define COMMON_OPTIONS(args)                                                                \
-    {                                                                                       \
-        .job_id = (args)->job_id, .device = (args)->device, .replaces = (args)->replaces,   \
-        .speed = (uint64_t)(args)->speed, .granularity = (args)->granularity,               \
-        .memory = (uint64_t)(args)->buf_size, .copy_mode = copy_mode_of((args)->copy_mode), \
-        .on_source_error = (enum weir_job_on_error)(args)->on_source_error,                 \
-        .on_target_error = (enum weir_job_on_error)(args)->on_target_error,                 \
-        .auto_finalize = (args)->auto_finalize, .auto_dismiss = (args)->auto_dismiss,       \
+#define COMMON_OPTIONS(args)                                                              \
+    {                                                                                     \
+        .job_id = (args)->job_id, .device = (args)->device, .replaces = (args)->replaces, \
+        .speed = (uint64_t)(args)->speed, .granularity = (args)->granularity,             \
+        .memory = (uint64_t)(args)->buf_size, .share = share_of((args)->x_minimum_share), \
+        .copy_mode = copy_mode_of((args)->copy_mode),                                     \
+        .on_source_error = (enum weir_job_on_error)(args)->on_source_error,               \
+        .on_target_error = (enum weir_job_on_error)(args)->on_target_error,               \
+        .auto_finalize = (args)->auto_finalize, .auto_dismiss = (args)->auto_dismiss,     \
     }
 
 /* Checks what the types of the schema let pass. */
@@ -53,6 +60,8 @@ static int check(struct weir_mirror_options *options, enum weir_q_mirror_sync_mo
         return weir_error_set(err, -EINVAL, "Parameter 'speed' expects a non-negative value");
     if ((int64_t)options->memory < 0)
         return weir_error_set(err, -EINVAL, "Invalid parameter 'buf-size'");
+    if (!options->share)
+        return weir_error_set(err, -EINVAL, "Parameter 'x-minimum-share' expects a value in range [1, 100]");
     if (has_granularity && !options->granularity)
         options->granularity = 1; /* refused by range, not taken for "absent" */
     return sync_of(sync, &options->sync, err);

@@ -30,7 +30,7 @@ ssize_t weir_real_file_pread(int fd, void *buffer, size_t length, uint64_t offse
 ssize_t weir_real_file_pwrite(int fd, const void *buffer, size_t length, uint64_t offset);
 ssize_t weir_real_file_preadv(int fd, const struct iovec *iov, unsigned iovcnt, uint64_t offset, int flags);
 ssize_t weir_real_file_pwritev(int fd, const struct iovec *iov, unsigned iovcnt, uint64_t offset, int flags);
-int weir_real_file_extent(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end);
+int weir_real_file_extent(int fd, uint64_t offset, uint64_t most, bool *ret_data, uint64_t *ret_end);
 int weir_real_file_discard(int fd, uint64_t offset, uint64_t length);
 int weir_real_file_zero_out(int fd, uint64_t offset, uint64_t length);
 int weir_real_file_lock(int fd, enum weir_sys_lock kind, uint64_t start, uint64_t length);

@@ -186,7 +186,20 @@ static int hole_to_end(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_en
     return 0;
 }
 
-int weir_real_file_extent(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end)
+/* Up to where each page is data, no further than some @most bytes from @offset, which is. */
+static uint64_t data_end(int fd, uint64_t offset, uint64_t most)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end = weir_align_down(offset, page) + page;
+    struct stat stat;
+    off_t next;
+
+    while ((next = lseek(fd, (off_t)end, SEEK_DATA)) == (off_t)end && end - offset < most)
+        end += page;
+    /* Nothing behind it: the file may end within the page. */
+    return next < 0 && !fstat(fd, &stat) ? WEIR_MIN(end, (uint64_t)stat.st_size) : end;
+}
+
+int weir_real_file_extent(int fd, uint64_t offset, uint64_t most, bool *ret_data, uint64_t *ret_end)
 {
     off_t at;
 
@@ -202,7 +215,7 @@ int weir_real_file_extent(int fd, uint64_t offset, bool *ret_data, uint64_t *ret
         *ret_end = (uint64_t)at;
         return 0;
     }
-    at = lseek(fd, (off_t)offset, SEEK_HOLE);
+    at = most ? (off_t)data_end(fd, offset, most) : lseek(fd, (off_t)offset, SEEK_HOLE);
     if (at < 0)
         return errno == EINVAL ? -EOPNOTSUPP : -errno;
     /* Punched between the two calls: "data" is never wrong, only dearer, so one byte of it is a true answer. */

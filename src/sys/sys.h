@@ -117,9 +117,11 @@ struct weir_sys_file_ops {
     ssize_t (*pwritev)(int fd, const struct iovec *iov, unsigned iovcnt, uint64_t offset, int flags);
     /*
      * What is at @offset: *ret_data says whether data or a hole, *ret_end where that ends (never beyond the end of
-     * the file; @offset itself must be before it). -EOPNOTSUPP where the file system cannot tell.
+     * the file; @offset itself must be before it). -EOPNOTSUPP where the file system cannot tell. The end of data is
+     * looked for no further than @most bytes away (0: anywhere), page by page: for file systems that take a time for
+     * the next hole that grows with its distance, and let nobody write meanwhile.
      */
-    int (*extent)(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end);
+    int (*extent)(int fd, uint64_t offset, uint64_t most, bool *ret_data, uint64_t *ret_end);
     int (*discard)(int fd, uint64_t offset, uint64_t length);  /* BLKDISCARD */
     int (*zero_out)(int fd, uint64_t offset, uint64_t length); /* BLKZEROOUT */
     /* Open-file-description locks. lock() does not wait: -EAGAIN on conflict. */

@@ -2,7 +2,9 @@
 """What a mirror begins with, how it treats writes, what may change while it runs, and what takes the target's place."""
 import os
 import random
+import time
 
+import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, fill, is_peer, nbd_connect, run, wait_until
@@ -119,6 +121,41 @@ def test_mirror_buf_size(disks, tmp, size):
     mirror(disks, buf_size=0)
     ready(disks)
     soft_cancel(disks)
+
+
+def copy_beside_a_waiting_guest(daemon, tmp, share):
+    """Seconds until ready, while a guest waits for writes that the source holds back."""
+    fill(tmp / 'n.img', SIZE, seed=1)
+    daemon.add_file('file', tmp / 'n.img')
+    daemon.qmp('blockdev-add', {'driver': 'throttle', 'node-name': 'n', 'throttle-group': 'g', 'file': 'file'})
+    daemon.add_file('t', fill(tmp / 't.img', SIZE, seed=2))
+    handle = nbd_connect(daemon.export('n'))
+    mirror(daemon, speed=1, x_minimum_share=share)
+    for i in range(16):
+        handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b'x' * 4096)), i * 4096)
+    wait_until(lambda: handle.poll(0) or handle.aio_in_flight() < 16, 10, 'the first write passes')
+    begin = time.monotonic()
+    daemon.qmp('block-job-set-speed', device='j', speed=0)
+    ready(daemon)
+    return time.monotonic() - begin
+
+
+def test_mirror_minimum_share(start, tmp):
+    """A copy beside guests that wait works for that part of the time, and never less."""
+    seconds = {}
+    for share in (2, 100):
+        daemon = start()
+        daemon.serve_nbd()
+        daemon.qmp('object-add', {'qom-type': 'throttle-group', 'id': 'g', 'limits': {'iops-write': 1}})
+        seconds[share] = copy_beside_a_waiting_guest(daemon, tmp, share)
+        daemon.kill()
+    assert seconds[2] > 5 * seconds[100], seconds
+    text = "Parameter 'x-minimum-share' expects a value in range [1, 100]"
+    daemon = start()
+    daemon.add_file('n', fill(tmp / 'n.img', SIZE, seed=1))
+    daemon.add_file('t', fill(tmp / 't.img', SIZE, seed=2))
+    for share in (0, -1, 101):
+        assert error_text(mirror, daemon, x_minimum_share=share) == text
 
 
 # ---- changes ----

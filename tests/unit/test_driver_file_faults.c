@@ -109,10 +109,10 @@ static int fake_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
     return weir_sys_real.file.fallocate(fd, mode, offset, length);
 }
 
-static int fake_extent(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end)
+static int fake_extent(int fd, uint64_t offset, uint64_t most, bool *ret_data, uint64_t *ret_end)
 {
     atomic_fetch_add(&world.extents, 1);
-    return world.no_extents ? -EOPNOTSUPP : weir_sys_real.file.extent(fd, offset, ret_data, ret_end);
+    return world.no_extents ? -EOPNOTSUPP : weir_sys_real.file.extent(fd, offset, most, ret_data, ret_end);
 }
 
 static int64_t fake_clock(void)

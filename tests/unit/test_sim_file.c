@@ -155,18 +155,18 @@ static void huge(void *arg)
     bool data;
     char byte = 0;
 
-    WEIR_ASSERT(weir_sys->file.extent(fd, 0, &data, &end) == 0 && !data && end == 16ull << 40);
+    WEIR_ASSERT(weir_sys->file.extent(fd, 0, 0, &data, &end) == 0 && !data && end == 16ull << 40);
     WEIR_ASSERT(weir_sys->file.pwrite(fd, "x", 1, far + 5000) == 1);
-    WEIR_ASSERT(weir_sys->file.extent(fd, 7, &data, &end) == 0 && !data && end == far + 4096);
-    WEIR_ASSERT(weir_sys->file.extent(fd, far + 4096, &data, &end) == 0 && data && end == far + 8192);
-    WEIR_ASSERT(weir_sys->file.extent(fd, far + 8192, &data, &end) == 0 && !data && end == 16ull << 40);
-    WEIR_ASSERT(weir_sys->file.extent(fd, 16ull << 40, &data, &end) == -ENXIO);
+    WEIR_ASSERT(weir_sys->file.extent(fd, 7, 0, &data, &end) == 0 && !data && end == far + 4096);
+    WEIR_ASSERT(weir_sys->file.extent(fd, far + 4096, 0, &data, &end) == 0 && data && end == far + 8192);
+    WEIR_ASSERT(weir_sys->file.extent(fd, far + 8192, 0, &data, &end) == 0 && !data && end == 16ull << 40);
+    WEIR_ASSERT(weir_sys->file.extent(fd, 16ull << 40, 0, &data, &end) == -ENXIO);
     WEIR_ASSERT(weir_sys->file.pread(fd, &byte, 1, far + 5000) == 1 && byte == 'x');
     WEIR_ASSERT(weir_sys->file.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 16ull << 40) ==
                 0);
-    WEIR_ASSERT(weir_sys->file.extent(fd, 0, &data, &end) == 0 && !data && end == 16ull << 40);
+    WEIR_ASSERT(weir_sys->file.extent(fd, 0, 0, &data, &end) == 0 && !data && end == 16ull << 40);
     WEIR_ASSERT(weir_sys->file.fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 100, 600000) == 0);
-    WEIR_ASSERT(weir_sys->file.extent(fd, 0, &data, &end) == 0 && data && end == 602112);
+    WEIR_ASSERT(weir_sys->file.extent(fd, 0, 0, &data, &end) == 0 && data && end == 602112);
     WEIR_ASSERT(weir_sys->file.pread(fd, &byte, 1, 5000) == 1 && byte == 0);
     weir_sys->file.close(fd);
 }

@@ -124,6 +124,39 @@ static void direct_alignment_is_true(void **state)
     free(memory);
 }
 
+/* The same answers page by page, but for the end of data that is further away than asked for. */
+static void finds_the_end_of_data_page_by_page(void **state)
+{
+    static char block[16 * 4096 + 1];
+    char path[PATH_MAX];
+    int fd = temp_file(path), ret;
+    bool data;
+    uint64_t end;
+
+    memset(block, 1, sizeof(block));
+    assert_int_equal(file->pwrite(fd, block, sizeof(block), MIB), sizeof(block));
+    ret = file->extent(fd, 0, 4096, &data, &end);
+    if (ret == -EOPNOTSUPP)
+        skip();
+    assert_false(data);
+    assert_int_equal(end, MIB);
+    assert_int_equal(file->extent(fd, MIB, 8192, &data, &end), 0);
+    assert_true(data);
+    assert_int_equal(end, MIB + 8192);
+    assert_int_equal(file->extent(fd, MIB + 5000, 4096, &data, &end), 0);
+    assert_true(data);
+    assert_int_equal(end, MIB + 12288);
+    assert_int_equal(file->extent(fd, MIB, 2 * MIB, &data, &end), 0);
+    assert_true(data);
+    assert_int_equal(end, MIB + sizeof(block)); /* the end of the file, within a page */
+    assert_int_equal(file->truncate(fd, 4 * MIB), 0);
+    assert_int_equal(file->extent(fd, MIB, 2 * MIB, &data, &end), 0);
+    assert_true(data);
+    assert_int_equal(end, MIB + 17 * 4096);
+    file->close(fd);
+    assert_int_equal(file->unlink(path), 0);
+}
+
 static void finds_holes(void **state)
 {
     char path[PATH_MAX], block[4096];
@@ -134,37 +167,37 @@ static void finds_holes(void **state)
     memset(block, 1, sizeof(block));
     assert_int_equal(file->truncate(fd, 4 * MIB), 0);
     assert_int_equal(file->pwrite(fd, block, sizeof(block), MIB), sizeof(block));
-    ret = file->extent(fd, 0, &data, &end);
+    ret = file->extent(fd, 0, 0, &data, &end);
     if (ret == -EOPNOTSUPP)
         skip();
     assert_int_equal(ret, 0);
     assert_false(data);
     assert_int_equal(end, MIB);
-    assert_int_equal(file->extent(fd, MIB + 1, &data, &end), 0);
+    assert_int_equal(file->extent(fd, MIB + 1, 0, &data, &end), 0);
     assert_true(data);
     assert_int_equal(end, MIB + sizeof(block));
-    assert_int_equal(file->extent(fd, end, &data, &end), 0);
+    assert_int_equal(file->extent(fd, end, 0, &data, &end), 0);
     assert_false(data);
     assert_int_equal(end, 4 * MIB);
-    assert_int_equal(file->extent(fd, 4 * MIB - 1, &data, &end), 0);
+    assert_int_equal(file->extent(fd, 4 * MIB - 1, 0, &data, &end), 0);
     assert_false(data);
     assert_int_equal(end, 4 * MIB);
-    assert_int_equal(file->extent(fd, 4 * MIB, &data, &end), -ENXIO);
-    assert_int_equal(file->extent(fd, UINT64_MAX, &data, &end), -ENXIO);
+    assert_int_equal(file->extent(fd, 4 * MIB, 0, &data, &end), -ENXIO);
+    assert_int_equal(file->extent(fd, UINT64_MAX, 0, &data, &end), -ENXIO);
 
     assert_int_equal(file->pwrite(fd, block, 1, 4 * MIB), 1); /* data up to an odd end */
-    assert_int_equal(file->extent(fd, 4 * MIB, &data, &end), 0);
+    assert_int_equal(file->extent(fd, 4 * MIB, 0, &data, &end), 0);
     assert_true(data);
     assert_int_equal(end, 4 * MIB + 1);
     assert_int_equal(file->fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, MIB, sizeof(block)), 0);
-    assert_int_equal(file->extent(fd, 0, &data, &end), 0);
+    assert_int_equal(file->extent(fd, 0, 0, &data, &end), 0);
     assert_false(data);
     assert_int_equal(end, 4 * MIB);
     file->close(fd);
     assert_int_equal(file->unlink(path), 0);
 
     assert_int_equal(pipe(fds), 0);
-    assert_int_equal(file->extent(fds[0], 0, &data, &end), -EOPNOTSUPP);
+    assert_int_equal(file->extent(fds[0], 0, 0, &data, &end), -EOPNOTSUPP);
     assert_true(file->discard(fds[0], 0, 4096) < 0);
     assert_true(file->zero_out(fds[0], 0, 4096) < 0);
     file->close(fds[0]);
@@ -215,9 +248,13 @@ static void clocks_and_randomness(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(opens_and_names),       cmocka_unit_test(reads_what_was_written),
-        cmocka_unit_test(tells_what_a_file_is),  cmocka_unit_test(direct_alignment_is_true),
-        cmocka_unit_test(finds_holes),           cmocka_unit_test(locks_exclude_other_descriptions),
+        cmocka_unit_test(opens_and_names),
+        cmocka_unit_test(reads_what_was_written),
+        cmocka_unit_test(tells_what_a_file_is),
+        cmocka_unit_test(direct_alignment_is_true),
+        cmocka_unit_test(finds_holes),
+        cmocka_unit_test(finds_the_end_of_data_page_by_page),
+        cmocka_unit_test(locks_exclude_other_descriptions),
         cmocka_unit_test(clocks_and_randomness),
     };
 

@@ -232,7 +232,8 @@ static weir_co_fn int transfer(struct weir_host_file *host, struct weir_request 
     ssize_t moved = -EAGAIN;
 
     /* NOWAIT was tried before, or the ring does it: here only what the ring would do badly, or might. */
-    if (!flags && (how == WEIR_HOST_PLAIN || how == WEIR_HOST_UNTRIED))
+    if (!flags && !(request->flags & WEIR_REQUEST_APART) &&
+        (how == WEIR_HOST_PLAIN || how == WEIR_HOST_UNTRIED))
         moved = transfer_inline(host, direction, fd, write, &whole);
     if (moved == -EAGAIN)
         moved = transfer_queued(host, fd, write, &whole, flags);
@@ -330,7 +331,7 @@ static int try_write(struct weir_host_file *host, struct weir_request *request)
     struct weir_host_fd *fd;
     ssize_t moved;
 
-    if ((request->flags & WEIR_REQUEST_FUA) && !host->no_flush)
+    if (request->flags & WEIR_REQUEST_APART || ((request->flags & WEIR_REQUEST_FUA) && !host->no_flush))
         return -EAGAIN;
     fd = weir_host_write_get(host);
     if (!fd)

@@ -181,6 +181,7 @@ static void take_over(struct weir_host_file *host, struct open_job *job)
     host->discard_granularity = job->stat.discard_granularity;
     host->local = is_local(&job->stat);
     host->reserves = host->local && job->stat.fs_magic == EXT4_SUPER_MAGIC;
+    host->slow_holes = job->stat.fs_magic == TMPFS_MAGIC;
     how = first_way(host, job->nowait);
     atomic_init(&host->reading.how, how);
     atomic_init(&host->writing.how, how == WEIR_HOST_NOWAIT ? WEIR_HOST_UNTRIED : how);

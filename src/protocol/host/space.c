@@ -92,11 +92,15 @@ int weir_host_zero(struct weir_host_file *host, struct weir_request *request)
 
 /* ---- discard ---- */
 
+/* Data that is looked for page by page, at a time: bytes. */
+#define PAGE_BY_PAGE_MAX ((uint64_t)1 << 20)
+
 struct range_call {
     int fd;
     uint64_t offset, length;
-    bool data;    /* extent: what is there */
-    uint64_t end; /* extent: up to where */
+    uint64_t most; /* extent: as in weir_sys */
+    bool data;     /* extent: what is there */
+    uint64_t end;  /* extent: up to where */
 };
 
 static int discard_run(void *arg)
@@ -140,7 +144,31 @@ static int extent_run(void *arg)
 {
     struct range_call *call = arg;
 
-    return weir_sys->file.extent(call->fd, call->offset, &call->data, &call->end);
+    return weir_sys->file.extent(call->fd, call->offset, call->most, &call->data, &call->end);
+}
+
+/*
+ * tmpfs walks all pages up to the next hole under the lock that writes take: guests would wait for tens of milliseconds
+ * in each GiB. Of data it is asked page by page, which never waits, or just for the beginning.
+ */
+static int extent_nearby(struct range_call *call, bool rough)
+{
+    uint64_t most = WEIR_MIN(call->length, PAGE_BY_PAGE_MAX);
+    int ret;
+
+    call->most = rough ? 1 : most;
+    ret = extent_run(call);
+    if (!ret && call->data && rough)
+        call->end = call->offset + most;
+    return ret;
+}
+
+static weir_co_fn int find_extent(struct weir_host_file *host, struct range_call *call, unsigned flags)
+{
+    if (host->slow_holes)
+        return extent_nearby(call, flags & WEIR_REQUEST_ROUGH);
+    return host->local && (flags & WEIR_REQUEST_BULK) ? extent_run(call)
+                                                      : weir_host_call(host, extent_run, call);
 }
 
 /*
@@ -161,8 +189,7 @@ int weir_host_status(struct weir_node *node, struct weir_request *request)
         .file_offset = request->offset,
     };
     if (host->type == WEIR_SYS_FILE_REGULAR && !atomic_load_explicit(&host->no_extents, memory_order_relaxed))
-        ret = host->local && (request->flags & WEIR_REQUEST_BULK) ? extent_run(&call)
-                                                                  : weir_host_call(host, extent_run, &call);
+        ret = find_extent(host, &call, request->flags);
     if (ret == -EOPNOTSUPP || ret == -EINVAL) {
         atomic_store_explicit(&host->no_extents, true, memory_order_relaxed);
         return 0;

@@ -317,7 +317,7 @@ ssize_t sim_file_pwritev(int fd, const struct iovec *iov, unsigned iovcnt, uint6
     return transfer_call(SIM_WRITE, fd, iov, iovcnt, offset, flags, true);
 }
 
-int sim_file_extent(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end)
+int sim_file_extent(int fd, uint64_t offset, uint64_t most, bool *ret_data, uint64_t *ret_end)
 {
     struct weir_sim_file *file;
     int result = control(fd, &file);
@@ -329,6 +329,8 @@ int sim_file_extent(int fd, uint64_t offset, bool *ret_data, uint64_t *ret_end)
     if (offset >= sim_disk_size(file->disk))
         return -ENXIO;
     *ret_data = sim_disk_extent(file->disk, offset, ret_end);
+    if (most && *ret_data)
+        *ret_end = WEIR_MIN(*ret_end, offset + most);
     return 0;
 }
 
