@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Whether a mirror gets in sync beside a guest that dirties the disk at 0.1 to 10 times the rate of the copy.
 
-A raw image of 256 MiB is copied at 64 MiB/s while fio writes whole granules of 64 KiB at random places, at a multiple of
-that rate; in both copy modes, and with the switch from background to write-blocking at half of the first pass.
+A raw image of 256 MiB is copied at 64 MiB/s while fio writes whole granules of 64 KiB at random places, at a multiple
+of that rate; in both copy modes, and with the switch from background to write-blocking at half of the first pass.
 Write-blocking, and from the switch on, BLOCK_JOB_READY must come within twice the time of the idle copy and the copy at
 its minimum share (20 % of the time) together. In background mode READY must come where guests are slower than the copy
 by half; where they are faster, `x-converges` of query-block-jobs must say that it will not, and a switch must help.
