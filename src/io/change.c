@@ -186,9 +186,9 @@ static weir_co_fn int move_pending(struct weir_node *node, const struct weir_ext
             (struct iovec){ (void *)(uintptr_t)zero_block, WEIR_MIN(length - done, sizeof(zero_block)) };
     if (fill.tail)
         iov[count++] = (struct iovec){ (char *)fill.old->data + head, fill.tail };
-    request = weir_request_make(WEIR_OP_WRITE, extent->child_offset + head - fill.head,
-                                fill.head + length + fill.tail, iov, count,
-                                source->flags & (WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_BULK));
+    request = weir_request_make(
+        WEIR_OP_WRITE, extent->child_offset + head - fill.head, fill.head + length + fill.tail, iov, count,
+        source->flags & (WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_BULK | WEIR_REQUEST_APART));
     ret = weir_io(extent->edge, &request);
     free(iov);
     weir_buffer_unref(fill.old);

@@ -26,11 +26,11 @@ enum weir_request_flags {
     /* Advice, of a copy by a loop that serves no guest. WRITE: to where nothing is stored yet. STATUS: need not wait
      * for a worker. */
     WEIR_REQUEST_BULK = 1 << 7,
+    WEIR_REQUEST_DEEP = 1 << 8, /* STATUS: of the backing chain, not of the first layer */
     /* Advice. WRITE: the loop has other work that can be done meanwhile, so that a kernel's thread had better write. */
     WEIR_REQUEST_APART = 1 << 9,
     /* Advice. STATUS: holes that take long to tell from data may be called data. */
     WEIR_REQUEST_ROUGH = 1 << 10,
-    WEIR_REQUEST_DEEP = 1 << 8, /* STATUS: of the backing chain, not of the first layer */
 };
 
 /* What STATUS answers for the beginning of a range. */

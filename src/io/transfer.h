@@ -19,8 +19,8 @@ struct weir_transfer {
      */
     struct weir_bitmap *written;
     bool unmap; /* zeroes may be given up on the target */
-    unsigned read_flags,
-        write_flags; /* advice that goes with reads and status, and with writes (WEIR_REQUEST_BULK, _APART) */
+    /* Advice that goes with reads and status, and with writes (WEIR_REQUEST_BULK, _APART). */
+    unsigned read_flags, write_flags;
 };
 
 /* Where the source was seen to store data: read without asking again, which some file systems answer slowly. */

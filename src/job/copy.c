@@ -191,8 +191,7 @@ static weir_co_fn void rest(struct weir_copy *copy)
     if (copy->looking || copy->paused || copy->error)
         weir_co_queue_wait(&copy->spare, &copy->mutex);
     else if (copy->in_flight && weir_bitmap_count(copy->options.bitmap))
-        weir_co_queue_wait(&copy->spare,
-                           &copy->mutex); /* who works goes on, and wakes more if more are wanted */
+        weir_co_queue_wait(&copy->spare, &copy->mutex); /* who works goes on, and wakes more if need be */
     else
         await_work(copy);
 }

@@ -12,17 +12,22 @@
 /* How long the end of a job looks after requests that it has left behind. */
 #define SETTLE_NS (100 * 1000000LL)
 #define SETTLE_STEP_NS 1000000LL
+/* Before the pivot the target is flushed until that takes less than this, or so many times. */
+#define FLUSH_SHORT_NS (20 * 1000000LL)
+#define FLUSHES_AHEAD_MAX 5
 /* A filter that cannot be taken out: how long the next try may take, at most, and how many times that it rests. */
 #define AGAIN_NS (50 * 1000000LL)
 #define AGAIN_MAX_NS (1000 * 1000000LL)
 #define AGAIN_REST 20
 
-static weir_co_fn int flush_target(struct mirror *mirror)
+/* @deadline_ns -1: for as long as it takes; a cancel ends that. */
+static weir_co_fn int flush_target(struct mirror *mirror, int64_t deadline_ns)
 {
     struct weir_request flush = weir_request_make(WEIR_OP_FLUSH, 0, 0, NULL, 0, 0);
-    int64_t deadline = weir_sys->clock_ns() + WEIR_DRAIN_LIMIT_NS;
-    int ret = weir_io_abandonable(weir_mirror_top_target(mirror->parts->top), &flush, deadline);
+    int ret = weir_io_abandonable(weir_mirror_top_target(mirror->parts->top), &flush, deadline_ns);
 
+    if (ret && mirror->job.cancelled)
+        return -ECANCELED;
     if (ret) {
         /* The pivot does not happen, whatever the policy: durability cannot be ignored. */
         (void)!weir_job_io_error(&mirror->job, WEIR_JOB_ON_ERROR_REPORT, ret, true);
@@ -30,6 +35,22 @@ static weir_co_fn int flush_target(struct mirror *mirror)
                             weir_node_file_name(mirror->parts->target), strerror(-ret));
     }
     return ret;
+}
+
+/*
+ * The target becomes durable while guests go on, for all that it has taken so far: in the drained section they wait
+ * only for what came since. That gets less with each flush, as each takes less time than the one before.
+ */
+static weir_co_fn int flush_ahead(struct mirror *mirror)
+{
+    for (unsigned i = 0; i < FLUSHES_AHEAD_MAX; i++) {
+        int64_t begin = weir_sys->clock_ns();
+        int ret = flush_target(mirror, -1);
+
+        if (ret || weir_sys->clock_ns() - begin < FLUSH_SHORT_NS)
+            return ret;
+    }
+    return 0;
 }
 
 /*
@@ -110,7 +131,7 @@ static weir_co_fn int end_drained(struct mirror *mirror)
         return -ECANCELED;
     if ((state.error || !state.idle) && WEIR_LAW(WEIR_LAW_RECHECK))
         return 1;
-    ret = flush_target(mirror);
+    ret = flush_target(mirror, weir_sys->clock_ns() + WEIR_DRAIN_LIMIT_NS);
     if (ret)
         return ret;
     if (mirror->job.soft_cancelled) {
@@ -143,6 +164,8 @@ weir_co_fn int mirror_prepare(struct weir_job *job)
             weir_job_wait(job, -1);
             ret = mirror_settle_errors(mirror, &state);
         }
+        if (!ret)
+            ret = flush_ahead(mirror);
         if (ret)
             return ret;
         weir_graph_lock();

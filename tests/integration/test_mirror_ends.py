@@ -135,3 +135,42 @@ def test_no_writer_passes_the_mirror_by(daemon, tmp):
     daemon.qmp('block-job-cancel', device='j', force=True)
     daemon.qmp.job_wait('j', 'null')
     daemon.export('s', 'second')
+
+
+def slow_to_flush(tmp):
+    """nbdkit's plugin: a disk whose flush takes 20 ms for each write since the last one, and lets others pass."""
+    data, writes = tmp / 'backing.img', tmp / 'writes'
+    return ['eval', 'thread_model=echo parallel', f'get_size=echo {SIZE}', 'can_write=exit 0', 'can_flush=exit 0',
+            f'pread=dd if={data} skip=$4 count=$3 iflag=skip_bytes,count_bytes,fullblock status=none',
+            f'pwrite=dd of={data} seek=$4 oflag=seek_bytes conv=notrunc status=none && echo w >>{writes}',
+            f'flush=n=$(cat {writes} | wc -l); : >{writes}; sleep $(awk "BEGIN {{ print $n * 0.02 }}")']
+
+
+def test_pivot_flushes_ahead(daemon, tmp):
+    """What the target has cached until the end becomes durable while the guest goes on, not while it is held up."""
+    disk = FuseDisk(tmp, slow_to_flush(tmp))
+    try:
+        daemon.add_file('s', fill(tmp / 's.img', SIZE, seed=1))
+        daemon.add_file('t', disk.path)
+        guest = nbd_connect(daemon.export('s'))
+        daemon.qmp('blockdev-mirror', {'job-id': 'j', 'device': 's', 'target': 't', 'sync': 'full',
+                                       'copy-mode': 'write-blocking'})
+        daemon.qmp.event('BLOCK_JOB_READY', 60, device='j')
+        for i in range(100):  # two seconds of flushing
+            guest.pwrite(bytes([i]) * 4096, i * 65536)
+        begin = time.monotonic()
+        daemon.qmp('block-job-complete', device='j')
+        longest = 0
+        while not any(e['event'] == 'BLOCK_JOB_COMPLETED' for e in daemon.qmp.events):
+            start = time.monotonic()
+            guest.pread(4096, 0)
+            longest = max(longest, time.monotonic() - start)
+            daemon.qmp('query-version')
+        assert time.monotonic() - begin > 1.5, 'the flush was not slow: nothing is shown'
+        assert longest < .5
+        daemon.qmp.job_wait('j', 'null')
+        for i in range(100):
+            assert guest.pread(4096, i * 65536) == bytes([i]) * 4096
+    finally:
+        daemon.kill()
+        disk.close()

@@ -40,18 +40,19 @@ def where(pid, task):
 
 
 class FuseDisk:
-    """nbdfuse over nbdkit: one file, whose server can be stopped and goes on later."""
+    """nbdfuse over nbdkit (by default its file plugin): one file, whose server can be stopped and goes on later."""
 
     SIZE = 8 * MiB
 
-    def __init__(self, directory):
+    def __init__(self, directory, plugin=None):
         self.mount = directory / 'fuse'
         self.mount.mkdir()
         self.path = str(self.mount / 'disk.img')
         backing = fill(directory / 'backing.img', self.SIZE, seed=9)
+        plugin = plugin or ['file', backing]
         with open(directory / 'nbdfuse.log', 'wb') as log:
             self.process = subprocess.Popen(
-                ['nbdfuse', self.path, '--command', 'nbdkit', '-s', '--exit-with-parent', 'file', backing],
+                ['nbdfuse', self.path, '--command', 'nbdkit', '-s', '--exit-with-parent', *plugin],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(lambda: os.path.exists(self.path), 10, 'the FUSE file is there')
 
