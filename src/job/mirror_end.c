@@ -3,6 +3,7 @@
  * How a mirror ends: the pivot, or the filter is taken out; and what is done where the source hangs.
  */
 #include "base/law.h"
+#include "graph/gate.h"
 #include "io/async.h"
 #include "job/job.h"
 #include "job/mirror_internal.h"
@@ -44,9 +45,14 @@ static weir_co_fn int flush_target(struct mirror *mirror, int64_t deadline_ns)
 static weir_co_fn int flush_ahead(struct mirror *mirror)
 {
     for (unsigned i = 0; i < FLUSHES_AHEAD_MAX; i++) {
-        int64_t begin = weir_sys->clock_ns();
-        int ret = flush_target(mirror, -1);
+        struct weir_gate_op op = { .op = WEIR_OP_FLUSH };
+        int64_t begin;
+        int ret;
 
+        weir_gate_enter(mirror->edge, &op);
+        begin = weir_sys->clock_ns();
+        ret = flush_target(mirror, -1);
+        weir_gate_leave(&op);
         if (ret || weir_sys->clock_ns() - begin < FLUSH_SHORT_NS)
             return ret;
     }
