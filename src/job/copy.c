@@ -111,8 +111,12 @@ static void end_pass(struct weir_copy *copy)
 {
     uint64_t left = weir_bitmap_count(copy->options.bitmap);
 
-    /* It would shrink for ever so long: that is not catching up. */
-    copy->falling_behind = left && left >= copy->left - copy->left / 8;
+    /*
+     * What hardly shrinks would do so for ever: that is not catching up. Of very little it cannot be told, as it
+     * comes and goes with each request.
+     */
+    copy->falling_behind =
+        left > weir_bitmap_size(copy->options.bitmap) / 64 && left >= copy->left - copy->left / 8;
     copy->left = left ? left : weir_bitmap_size(copy->options.bitmap); /* nothing: it has caught up */
     copy->cursor = 0;
 }

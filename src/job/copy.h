@@ -42,7 +42,7 @@ struct weir_copy_state {
     bool error_write; /* it was the target's */
     uint64_t copied;  /* bytes done so far, repeats included */
     uint64_t taken;   /* bytes under way, marked no more */
-    /* The last pass over the disk left hardly less to do (7/8) than the one before: guests are as fast as we. */
+    /* The last pass over the disk left hardly less to do than the one before: guests are as fast as we. */
     bool falling_behind;
     unsigned workers;
 };

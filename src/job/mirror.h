@@ -44,7 +44,7 @@ bool weir_mirror_actively_synced(struct weir_job *job);
 
 /*
  * Whether it will get in sync if guests go on as they do: false in background mode when the last pass over the disk
- * left hardly less to copy (7/8) than the one before.
+ * left hardly less to copy (7/8, and more than a 64th of the disk) than the one before.
  */
 bool weir_mirror_converges(struct weir_job *job);
 
