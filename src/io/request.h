@@ -43,6 +43,7 @@ struct weir_status {
     struct weir_node *file; /* the leaf that holds it plainly, at file_offset; NULL: nowhere plainly */
     uint64_t file_offset;
     bool compressed;
+    bool rough; /* data, but maybe not all of it (WEIR_REQUEST_ROUGH) */
 };
 
 struct weir_request {

@@ -98,6 +98,7 @@ static weir_co_fn int source_status(const struct weir_transfer *transfer, uint64
         return 0;
     if (seen && offset >= seen->offset && offset < seen->end) {
         ret_status->length = seen->end - offset;
+        ret_status->rough = seen->rough;
         return 0;
     }
     /* One after the other: an answer for more than was asked will be of use. */
@@ -105,7 +106,7 @@ static weir_co_fn int source_status(const struct weir_transfer *transfer, uint64
         ahead = WEIR_MAX(length, WEIR_MIN(size - offset, LOOK_AHEAD));
     ret = weir_transfer_look(transfer->source, offset, ahead, flags, ret_status);
     if (!ret && seen && !ret_status->zero)
-        *seen = (struct weir_transfer_seen){ offset, offset + ret_status->length };
+        *seen = (struct weir_transfer_seen){ offset, offset + ret_status->length, ret_status->rough };
     return ret;
 }
 
@@ -131,7 +132,7 @@ int weir_transfer_range(const struct weir_transfer *transfer, uint64_t offset, u
             ret = zero(transfer, offset, piece);
         } else {
             piece = WEIR_MIN(piece, buffer->size);
-            ret = data(transfer, offset, piece, rough, buffer, ret_write);
+            ret = data(transfer, offset, piece, status.rough, buffer, ret_write);
         }
         if (ret == 1) {
             exact = offset + piece;

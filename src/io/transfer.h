@@ -26,6 +26,7 @@ struct weir_transfer {
 /* Where the source was seen to store data: read without asking again, which some file systems answer slowly. */
 struct weir_transfer_seen {
     uint64_t offset, end;
+    bool rough; /* holes may be among it */
 };
 
 /* Block status of the beginning of a range, of the whole chain below @edge. @flags: WEIR_REQUEST_BULK or none. */

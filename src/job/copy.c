@@ -11,6 +11,9 @@
 #include "sys/sys.h"
 #include <errno.h>
 
+/* So much left to copy is never little. */
+#define LITTLE ((uint64_t)64 << 20)
+
 struct weir_copy {
     struct weir_copy_options options;
     struct weir_mutex mutex;
@@ -20,6 +23,7 @@ struct weir_copy {
     struct weir_co_queue ended; /* weir_copy_stop() waits here */
     struct weir_pace pace;
     unsigned workers, in_flight;
+    unsigned blocked;     /* of those in flight: wait for a guest's request in their range */
     bool looking;         /* somebody waits in `look` */
     atomic_bool kickable; /* ... for a kick, however long that takes */
     int64_t rest_ns;      /* until when guests have their part of the time */
@@ -71,6 +75,28 @@ static struct weir_pace_limits limits_now(struct weir_copy *copy)
 
 /* ---- one area ---- */
 
+/*
+ * A guest whose write hangs in the source holds its range: that keeps us neither from stopping nor from copying what is
+ * elsewhere.
+ */
+static weir_co_fn int lock_range(struct weir_copy *copy, struct weir_range_lock *lock, uint64_t offset,
+                                 uint64_t length)
+{
+    int ret;
+
+    if (weir_range_try_lock(copy->options.ranges, lock, offset, length, true))
+        return 0;
+    weir_mutex_lock(&copy->mutex);
+    copy->blocked++;
+    weir_co_queue_wake_one(&copy->spare);
+    weir_mutex_unlock(&copy->mutex);
+    ret = weir_range_lock_unless(copy->options.ranges, lock, offset, length, true, &copy->stop);
+    weir_mutex_lock(&copy->mutex);
+    copy->blocked--;
+    weir_mutex_unlock(&copy->mutex);
+    return ret;
+}
+
 /* 0, or the error of the copy; *ret_done says whether there was anything to do. */
 static weir_co_fn int copy_area(struct weir_copy *copy, bool apart, uint64_t offset, uint64_t length,
                                 bool *ret_done, bool *ret_write)
@@ -87,9 +113,8 @@ static weir_co_fn int copy_area(struct weir_copy *copy, bool apart, uint64_t off
     if (!buffer)
         return -ENOMEM;
     weir_gate_enter(copy->options.gate, &op);
-    /* A guest whose write hangs in the source holds its range: that must not keep us from stopping. */
     if (WEIR_LAW(WEIR_LAW_COPY))
-        ret = weir_range_lock_unless(copy->options.ranges, &lock, offset, length, true, &copy->stop);
+        ret = lock_range(copy, &lock, offset, length);
     if (!ret && weir_bitmap_any(copy->options.bitmap, offset, length)) {
         *ret_done = true;
         atomic_fetch_add(&copy->taken, length);
@@ -115,8 +140,8 @@ static void end_pass(struct weir_copy *copy)
      * What hardly shrinks would do so for ever: that is not catching up. Of very little it cannot be told, as it
      * comes and goes with each request.
      */
-    copy->falling_behind =
-        left > weir_bitmap_size(copy->options.bitmap) / 64 && left >= copy->left - copy->left / 8;
+    copy->falling_behind = left > WEIR_MIN(weir_bitmap_size(copy->options.bitmap) / 64, LITTLE) &&
+                           left >= copy->left - copy->left / 8;
     copy->left = left ? left : weir_bitmap_size(copy->options.bitmap); /* nothing: it has caught up */
     copy->cursor = 0;
 }
@@ -130,7 +155,7 @@ static bool next_area(struct weir_copy *copy, const struct weir_pace_limits *lim
     uint64_t chunk = WEIR_MIN(WEIR_MAX(limits->chunk, granularity), most);
     uint64_t workers = WEIR_MIN(most / chunk, limits->workers);
 
-    if (copy->stop || copy->paused || copy->error || copy->in_flight >= workers)
+    if (copy->stop || copy->paused || copy->error || copy->in_flight - copy->blocked >= workers)
         return false;
     if (limits->share < 100 && weir_sys->clock_ns() < copy->rest_ns)
         return false;
@@ -141,7 +166,7 @@ static bool next_area(struct weir_copy *copy, const struct weir_pace_limits *lim
     }
     copy->cursor = *ret_offset + *ret_length;
     copy->in_flight++;
-    if (copy->in_flight < workers)
+    if (copy->in_flight - copy->blocked < workers)
         weir_co_queue_wake_one(&copy->spare);
     return true;
 }
@@ -169,8 +194,6 @@ static weir_co_fn void await_work(struct weir_copy *copy)
     int64_t deadline = copy->pace.busy ? weir_sys->clock_ns() + WEIR_PACE_BUSY_NS : -1;
 
     copy->looking = true;
-    if (copy->rest_ns > weir_sys->clock_ns())
-        deadline = deadline < 0 ? copy->rest_ns : WEIR_MIN(deadline, copy->rest_ns);
     if (deadline < 0)
         atomic_store(&copy->kickable, true);
     /* A mark that came before `kickable` was set is seen here; one that comes later kicks. */
@@ -192,12 +215,15 @@ static weir_co_fn void rest(struct weir_copy *copy)
     }
     if (copy->stop)
         return;
-    if (copy->looking || copy->paused || copy->error)
+    if (copy->paused || copy->error)
         weir_co_queue_wait(&copy->spare, &copy->mutex);
-    else if (copy->in_flight && weir_bitmap_count(copy->options.bitmap))
-        weir_co_queue_wait(&copy->spare, &copy->mutex); /* who works goes on, and wakes more if need be */
-    else
+    else if (copy->pace.busy && copy->rest_ns > weir_sys->clock_ns())
+        (void)!weir_co_queue_wait_until(&copy->turn, &copy->mutex, copy->rest_ns); /* it was our chunk */
+    else if (!copy->looking &&
+             (copy->pace.busy || !copy->in_flight || !weir_bitmap_count(copy->options.bitmap)))
         await_work(copy);
+    else
+        weir_co_queue_wait(&copy->spare, &copy->mutex); /* who works goes on, and wakes more if need be */
 }
 
 /* Takes one area through; mutex held. */

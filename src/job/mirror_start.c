@@ -52,7 +52,7 @@ static void guests(void *opaque, struct weir_pace_guests *ret_guests)
         .waiting = weir_mirror_top_in_flight(top),
     };
     for (unsigned i = 0; i < WEIR_ARRAY_SIZE(ops); i++) {
-        ret_guests->ended += stats.op[ops[i]].operations + stats.op[ops[i]].failed;
+        ret_guests->ended += stats.op[ops[i]].operations;
         ret_guests->waited_ns += stats.op[ops[i]].total_ns;
     }
 }
@@ -198,9 +198,13 @@ static weir_co_fn int make_filter(struct mirror *mirror, const struct weir_mirro
                             &mirror->edge, err);
 }
 
-/* Whether requests to @node go past the caches of the host: only then does memory need an alignment. */
+/* Whether requests to @node go past the caches of the host: only then does a file need aligned memory. */
 static bool is_direct(const struct weir_node *node)
 {
+    const struct weir_edge *below;
+
+    while ((below = weir_node_primary(node)))
+        node = below->node;
     return node->limits.memory_align > 1;
 }
 

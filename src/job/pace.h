@@ -44,6 +44,7 @@ struct weir_pace {
     int64_t window_ns;            /* when the window began */
     struct weir_pace_guests then; /* what there was at that time */
     int64_t mean_ns;              /* the guests' mean latency in the last window in which requests ended */
+    int64_t settled_ns;           /* windows at the lowest step that began earlier say nothing of it */
     int64_t calm_ns, calm_at_ns;  /* the last such mean at the lowest step, and when that was */
 };
 

@@ -34,16 +34,18 @@ int img_usage(const struct img *img, const char *format, ...)
 
 void img_fail(const struct img *img, struct weir_error *err, const char *prefix, ...)
 {
-    char text[2400];
+    weir_autofree char *before = NULL, *text = NULL;
     va_list args;
     int length;
 
     va_start(args, prefix);
-    length = vsnprintf(text, sizeof(text) / 2, prefix, args);
+    length = vsnprintf(NULL, 0, prefix, args);
     va_end(args);
-    length = WEIR_MIN(length, (int)sizeof(text) / 2 - 1);
-    (void)snprintf(text + length, sizeof(text) - (size_t)length, "%s%s", length ? ": " : "",
-                   weir_error_text(err));
+    before = weir_new_array(char, (size_t)WEIR_MAX(length, 0) + 1);
+    va_start(args, prefix);
+    (void)vsnprintf(before, (size_t)WEIR_MAX(length, 0) + 1, prefix, args);
+    va_end(args);
+    text = weir_strdup_printf("%s%s%s", before, *before ? ": " : "", weir_error_text(err));
     tool_fail(img->program, text, err);
 }
 

@@ -131,16 +131,53 @@ static void test_learns_anew(void **state)
     assert_true(small >= 4 && small < 20); /* once in two seconds */
 }
 
-/* Who asks for something every 50 ms, and waits 30 ms for it, is not gone in between. */
+/* Looks every millisecond for so long; one request ends each time that @latency has passed. */
+static unsigned busy_looks(struct world *world, int64_t duration, int64_t latency)
+{
+    int64_t end = world->now + duration, next = world->now + latency;
+    unsigned busy = 0;
+
+    for (; world->now < end; world->now += MS) {
+        if (latency && world->now >= next) {
+            world->guests.ended++;
+            world->guests.waited_ns += (uint64_t)latency;
+            world->guests.last_ns = world->now;
+            next += latency;
+        }
+        world->limits = weir_pace_look(&world->pace, world->now, &world->guests);
+        busy += world->pace.busy;
+    }
+    return busy;
+}
+
+/* A reader that waits 60 ms for each request is not gone in between; nor does it stay for ever. */
 static void test_slow_guests_are_there(void **state)
 {
-    struct world world = new_world(20, false);
+    struct world world = new_world(20, true);
 
-    windows(&world, 4, 1, 30 * MS);
-    windows(&world, 2, 0, 0);
-    assert_true(world.pace.busy);
-    windows(&world, 20, 0, 0);
-    assert_false(world.pace.busy);
+    (void)busy_looks(&world, 200 * MS, 60 * MS);
+    assert_int_equal(busy_looks(&world, 1000 * MS, 60 * MS), 1000);
+    (void)busy_looks(&world, 300 * MS, 0);
+    assert_int_equal(busy_looks(&world, 1000 * MS, 0), 0);
+    /* One request that hung for a minute says nothing of the next ones. */
+    (void)busy_looks(&world, 60001 * MS, 60000 * MS);
+    (void)busy_looks(&world, 1100 * MS, 0);
+    assert_int_equal(busy_looks(&world, 1000 * MS, 0), 0);
+}
+
+/* What was begun beside a copy that works hard, and ends at the lowest step, is no measure of the calm. */
+static void test_calm_is_not_learned_from_before(void **state)
+{
+    struct world world = new_world(20, true);
+    unsigned at_lowest = 0; /* windows; requests that end in the first were begun before it */
+
+    windows(&world, 8, 10, 10 * MS);
+    assert_int_equal(world.limits.workers, 8);
+    for (unsigned i = 0; i < 2000; i++) {
+        at_lowest = world.pace.step ? 0 : at_lowest + 1;
+        window(&world, 10, at_lowest < 2 ? 19 * MS : 10 * MS);
+        assert_true(world.pace.calm_ns <= 10 * MS);
+    }
 }
 
 static void test_rest(void **state)
@@ -165,6 +202,7 @@ int main(void)
         cmocka_unit_test(test_guests_that_wait),
         cmocka_unit_test(test_learns_anew),
         cmocka_unit_test(test_slow_guests_are_there),
+        cmocka_unit_test(test_calm_is_not_learned_from_before),
         cmocka_unit_test(test_rest),
     };
 

@@ -81,7 +81,7 @@ static ssize_t transfer_plain(struct weir_host_file *host, struct weir_host_dire
     ssize_t moved;
 
     /* A third off the write's cost on ext4, which else reserves block by block. If it fails the write says why. */
-    if (rest->bulk && host->reserves && rest->length >= RESERVE_MIN)
+    if (write && rest->bulk && host->reserves && rest->length >= RESERVE_MIN)
         (void)weir_sys->file.fallocate(fd, FALLOC_FL_KEEP_SIZE, rest->offset, rest->length);
     moved = transfer_now(fd, write, rest, 0);
     end = weir_sys->clock_ns();

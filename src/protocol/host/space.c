@@ -101,6 +101,7 @@ struct range_call {
     uint64_t most; /* extent: as in weir_sys */
     bool data;     /* extent: what is there */
     uint64_t end;  /* extent: up to where */
+    bool rough;    /* extent: only its beginning was looked at */
 };
 
 static int discard_run(void *arg)
@@ -158,7 +159,8 @@ static int extent_nearby(struct range_call *call, bool rough)
 
     call->most = rough ? 1 : most;
     ret = extent_run(call);
-    if (!ret && call->data && rough)
+    call->rough = !ret && call->data && rough;
+    if (call->rough)
         call->end = call->offset + most;
     return ret;
 }
@@ -203,6 +205,7 @@ int weir_host_status(struct weir_node *node, struct weir_request *request)
     }
     status->data = call.data;
     status->zero = !call.data;
+    status->rough = call.rough;
     status->length = WEIR_MIN(request->length, call.end - request->offset);
     return 0;
 }
