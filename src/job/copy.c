@@ -108,7 +108,7 @@ static weir_co_fn int copy_area(struct weir_copy *copy, bool apart, uint64_t off
     int ret = 0;
 
     transfer.read_flags = WEIR_REQUEST_BULK;
-    transfer.write_flags = apart ? WEIR_REQUEST_APART : WEIR_REQUEST_BULK;
+    transfer.write_flags = apart ? WEIR_REQUEST_APART : 0;
     *ret_done = *ret_write = false;
     if (!buffer)
         return -ENOMEM;
@@ -262,10 +262,15 @@ static weir_co_fn void worker_run(void *arg)
     while (!copy->stop) {
         struct weir_pace_limits limits = limits_now(copy);
 
-        if (next_area(copy, &limits, &offset, &length))
+        if (next_area(copy, &limits, &offset, &length)) {
             work_area(copy, &limits, offset, length);
-        else
+            /* What is answered at once never waits: completions that others hold ranges for must have their turn. */
+            weir_mutex_unlock(&copy->mutex);
+            weir_co_pause();
+            weir_mutex_lock(&copy->mutex);
+        } else {
             rest(copy);
+        }
     }
     copy->workers--;
     weir_co_queue_wake_all(&copy->ended);

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Behaviour of mirrors row by row; the rows are those of docs/compat.md, others are in test_mirror*.py."""
+import contextlib
+import pathlib
 import random
+import shutil
 import statistics
+import tempfile
 import threading
 import time
 
@@ -523,3 +527,45 @@ def test_unknown_errors_are_named(disks):
         with pytest.raises(QmpError):
             mirror(disks, **options)
     assert disks.qmp('query-jobs') == []
+
+
+def any_change(path):
+    with open(path, 'rb') as file:
+        return any(chunk != b'x' * MiB for chunk in iter(lambda: file.read(MiB), b''))
+
+
+@pytest.fixture
+def memory(tmp):
+    """A directory on a tmpfs, where every request is answered at once; or any, where there is none with room."""
+    shm = pathlib.Path('/dev/shm')
+    with contextlib.ExitStack() as stack:
+        if shm.is_dir() and shutil.disk_usage(shm).free > 2048 * MiB:
+            tmp = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='weir-', dir=shm)))
+        yield tmp
+
+
+def test_mirrors_share_their_thread(daemon, tmp, memory):
+    """A copy whose chunks are all answered at once lets another job's go on in between."""
+    size = 512 * MiB
+    for image in ('n', 't'):
+        with open(memory / f'{image}.img', 'wb') as file:
+            for _ in range(size // MiB):
+                file.write(b'x' * MiB)
+        daemon.add_file(image, memory / f'{image}.img')
+    for image in ('small', 'copy'):
+        daemon.add_file(image, fill(tmp / f'{image}.img', 256 * KiB, seed=1))
+    load = fio(daemon.export('n'), tmp, '--rw=randwrite', '--bs=4k', '--iodepth=4', '--runtime=60')
+    try:
+        wait_until(lambda: any_change(memory / 'n.img'), 10, 'the guest writes')
+        daemon.qmp('blockdev-mirror', {'job-id': 'large', 'device': 'n', 'target': 't', 'sync': 'full',
+                                       'copy-mode': 'write-blocking', 'x-minimum-share': 100})
+        wait_until(lambda: daemon.qmp.job('large')['current-progress'] > 16 * MiB, 10, 'the copy goes on')
+        daemon.qmp('blockdev-mirror', {'job-id': 'small', 'device': 'small', 'target': 'copy', 'sync': 'full'})
+        daemon.qmp.event('BLOCK_JOB_READY', 10, device='small')
+        assert daemon.qmp.job('large')['current-progress'] < size / 2, 'the small copy has waited for the large one'
+        for job in 'large', 'small':
+            daemon.qmp('block-job-cancel', device=job, force=True)
+            daemon.qmp.job_wait(job, 'null')
+    finally:
+        load.kill()
+        load.wait()
