@@ -197,7 +197,8 @@ def report(results):
         missed += not good
         print(f'figure: {text}: {value:.2f} ({how} {limit}){detail}{"" if good else "   MISSED"}')
 
-    print(f'{"mode":16}{"load":10}{"server":8}{"pass s":>8}{"ready s":>8}{"guest/s":>9}{"p99 ms":>8}{"max ms":>8}{"stall ms":>9}')
+    print(f'{"mode":16}{"load":10}{"server":8}{"pass s":>8}{"ready s":>8}{"guest/s":>9}{"p99 ms":>8}{"max ms":>8}'
+          f'{"stall ms":>9}')
     for (mode, load, name), rows in sorted(results.items()):
         print(f'{mode:16}{load:10}{name:8}{median(rows, "pass"):8.2f}{median(rows, "ready"):8.2f}'
               f'{median(rows, "iops"):9.0f}{median(rows, "p99") * 1e3:8.2f}{median(rows, "max") * 1e3:8.1f}'
