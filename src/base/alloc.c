@@ -40,17 +40,23 @@ char *weir_strdup(const char *text)
     return copy;
 }
 
+char *weir_strdup_vprintf(const char *format, va_list args)
+{
+    char *text;
+
+    if (vasprintf(&text, format, args) < 0)
+        abort();
+    return text;
+}
+
 char *weir_strdup_printf(const char *format, ...)
 {
     char *text;
     va_list args;
-    int length;
 
     va_start(args, format);
-    length = vasprintf(&text, format, args);
+    text = weir_strdup_vprintf(format, args);
     va_end(args);
-    if (length < 0)
-        abort();
     return text;
 }
 

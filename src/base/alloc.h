@@ -8,12 +8,15 @@
 #define WEIR_BASE_ALLOC_H
 
 #include "base/macros.h"
+#include <stdarg.h>
 #include <stdlib.h>
 
 /* Zeroed bookkeeping memory; aborts instead of returning NULL. Free with free(). */
 void *weir_alloc(size_t size) __attribute__((malloc, returns_nonnull));
 void *weir_realloc(void *ptr, size_t size) __attribute__((returns_nonnull));
 char *weir_strdup(const char *text) __attribute__((malloc, returns_nonnull));
+char *weir_strdup_vprintf(const char *format, va_list args) weir_printf(1, 0)
+    __attribute__((malloc, returns_nonnull));
 char *weir_strdup_printf(const char *format, ...) weir_printf(1, 2) __attribute__((malloc, returns_nonnull));
 
 /* Uninitialised memory aligned to @alignment bytes (a power of two), or NULL. Free with free(). */

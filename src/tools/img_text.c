@@ -36,14 +36,9 @@ void img_fail(const struct img *img, struct weir_error *err, const char *prefix,
 {
     weir_autofree char *before = NULL, *text = NULL;
     va_list args;
-    int length;
 
     va_start(args, prefix);
-    length = vsnprintf(NULL, 0, prefix, args);
-    va_end(args);
-    before = weir_new_array(char, (size_t)WEIR_MAX(length, 0) + 1);
-    va_start(args, prefix);
-    (void)vsnprintf(before, (size_t)WEIR_MAX(length, 0) + 1, prefix, args);
+    before = weir_strdup_vprintf(prefix, args);
     va_end(args);
     text = weir_strdup_printf("%s%s%s", before, *before ? ": " : "", weir_error_text(err));
     tool_fail(img->program, text, err);
