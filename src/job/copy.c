@@ -30,7 +30,7 @@ struct weir_copy {
     uint64_t cursor;      /* where the next area is looked for */
     uint64_t left;        /* bytes that were marked when the last pass ended; before the first: all */
     bool caught_up;       /* nothing was marked, or in flight, at some moment */
-    bool falling_behind;  /* no less was marked at the end of that pass than at the end of the one before */
+    bool falling_behind;  /* hardly less was marked at the end of that pass than of the one before */
     atomic_bool stop;     /* set under the mutex */
     bool paused;
     int error;

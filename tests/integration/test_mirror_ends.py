@@ -102,9 +102,9 @@ def test_source_that_hangs(start, tmp, drop_guest):
         disk.stop()
         writer = threading.Thread(target=write, args=(guest,))
         writer.start()
-        time.sleep(0.3)
+        disk.wait_stuck(daemon)
         daemon.qmp('block-job-set-speed', device='j', speed=0)
-        time.sleep(0.3)
+        time.sleep(0.3)  # the copy meets the range of the write: nothing shows when
         begin = time.monotonic()
         daemon.qmp('block-job-cancel', device='j', force=True)
         daemon.qmp.job_wait('j', 'null', 3)
