@@ -99,6 +99,8 @@ def test_source_that_hangs(start, tmp, drop_guest):
         guest = nbd_connect(daemon.export('s'))
         daemon.qmp('blockdev-mirror', {'job-id': 'j', 'device': 's', 'target': 't', 'sync': 'full', 'speed': 65536,
                                        'copy-mode': 'write-blocking'})
+        # The copy waits for its speed from here on, so that what hangs is the guest's write and not a read of it.
+        wait_until(lambda: daemon.qmp.job('j')['current-progress'] > 0, 10, 'the first chunk is copied')
         disk.stop()
         writer = threading.Thread(target=write, args=(guest,))
         writer.start()
