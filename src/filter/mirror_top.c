@@ -180,7 +180,7 @@ static weir_co_fn int bring_over(struct mirror_top *top, const struct weir_reque
         struct weir_status status;
         uint64_t piece;
 
-        ret = weir_transfer_look(top->transfer.source, offset, length, 0, &status);
+        ret = weir_transfer_look(top->transfer.source, offset, length, 0, 0, &status);
         if (ret)
             break;
         piece = WEIR_MIN(status.length, length);

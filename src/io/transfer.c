@@ -5,6 +5,8 @@
 #include "base/iov.h"
 #include "graph/node.h"
 #include "io/async.h"
+#include "sys/sys.h"
+#include <errno.h>
 
 /* Below this length a look at the block status costs more than the copy. */
 #define STATUS_MIN ((uint64_t)64 << 10)
@@ -13,13 +15,13 @@
 #define LOOK_AHEAD ((uint64_t)1 << 30)
 
 int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
-                       struct weir_status *ret_status)
+                       int64_t deadline_ns, struct weir_status *ret_status)
 {
     struct weir_request request =
         weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, WEIR_REQUEST_DEEP | flags);
 
     request.status = ret_status;
-    return weir_io_abandonable(edge, &request, -1);
+    return weir_io_abandonable(edge, &request, deadline_ns ? deadline_ns : -1);
 }
 
 int weir_transfer_write(const struct weir_transfer *transfer, struct weir_request *request)
@@ -27,6 +29,8 @@ int weir_transfer_write(const struct weir_transfer *transfer, struct weir_reques
     struct weir_bitmap *written = transfer->written;
     int ret;
 
+    if (transfer->deadline_ns && weir_sys->clock_ns() >= transfer->deadline_ns)
+        return -ETIMEDOUT;
     if (written && request->op == WEIR_OP_ZERO && !weir_bitmap_any(written, request->offset, request->length))
         return 0;
     if (written && request->op == WEIR_OP_WRITE)
@@ -45,8 +49,9 @@ static weir_co_fn int zero(const struct weir_transfer *transfer, uint64_t offset
 
     /* A target that reads as zero there already, with nothing stored, needs no write. */
     if (!transfer->written && length >= STATUS_MIN &&
-        !weir_transfer_look(transfer->target, offset, length, transfer->read_flags, &status) && status.zero &&
-        !status.data && status.length >= length)
+        !weir_transfer_look(transfer->target, offset, length, transfer->read_flags, transfer->deadline_ns,
+                            &status) &&
+        status.zero && !status.data && status.length >= length)
         return 0;
     return weir_transfer_write(transfer, &request);
 }
@@ -71,7 +76,7 @@ static weir_co_fn int data(const struct weir_transfer *transfer, uint64_t offset
 
     *ret_write = false;
     request.buffer = buffer;
-    ret = weir_io_abandonable(transfer->source, &request, -1);
+    ret = weir_io_abandonable(transfer->source, &request, transfer->deadline_ns ? transfer->deadline_ns : -1);
     if (ret)
         return ret;
     *ret_write = true;
@@ -104,7 +109,7 @@ static weir_co_fn int source_status(const struct weir_transfer *transfer, uint64
     /* One after the other: an answer for more than was asked will be of use. */
     if (seen && offset == seen->end && offset < size)
         ahead = WEIR_MAX(length, WEIR_MIN(size - offset, LOOK_AHEAD));
-    ret = weir_transfer_look(transfer->source, offset, ahead, flags, ret_status);
+    ret = weir_transfer_look(transfer->source, offset, ahead, flags, transfer->deadline_ns, ret_status);
     if (!ret && seen && !ret_status->zero)
         *seen = (struct weir_transfer_seen){ offset, offset + ret_status->length, ret_status->rough };
     return ret;

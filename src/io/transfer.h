@@ -19,6 +19,11 @@ struct weir_transfer {
      */
     struct weir_bitmap *written;
     bool unmap; /* zeroes may be given up on the target */
+    /*
+     * 0, or: reads and status are left behind past this moment, and no write begins, with -ETIMEDOUT. A write that has
+     * begun is waited for.
+     */
+    int64_t deadline_ns;
     /* Advice that goes with reads and status, and with writes (WEIR_REQUEST_BULK, _APART). */
     unsigned read_flags, write_flags;
 };
@@ -31,7 +36,7 @@ struct weir_transfer_seen {
 
 /* Block status of the beginning of a range, of the whole chain below @edge. @flags: WEIR_REQUEST_BULK or none. */
 int weir_transfer_look(struct weir_edge *edge, uint64_t offset, uint64_t length, unsigned flags,
-                       struct weir_status *ret_status) weir_co_fn weir_must_check;
+                       int64_t deadline_ns, struct weir_status *ret_status) weir_co_fn weir_must_check;
 /*
  * Copies [@offset, @offset + @length), following what the source says about zeroes, as much as @buffer holds at a time.
  * *ret_write says whose a failure is: the target's, else the source's. @seen: of calls on one loop, or NULL.

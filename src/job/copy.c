@@ -2,44 +2,16 @@
 /*
  * The copy engine's workers and their pace.
  */
-#include "job/copy.h"
+#include "job/copy_internal.h"
 
 #include "base/alloc.h"
 #include "base/law.h"
-#include "co/co.h"
 #include "graph/gate.h"
 #include "sys/sys.h"
 #include <errno.h>
 
 /* So much left to copy is never little. */
 #define LITTLE ((uint64_t)64 << 20)
-
-struct weir_copy {
-    struct weir_copy_options options;
-    struct weir_mutex mutex;
-    struct weir_co_queue spare; /* workers wait here that are not needed */
-    struct weir_co_queue look;  /* the one that looks for new work */
-    struct weir_co_queue turn;  /* those whose chunk has its turn later, by the rate limit */
-    struct weir_co_queue ended; /* weir_copy_stop() waits here */
-    struct weir_pace pace;
-    unsigned workers, in_flight;
-    unsigned blocked;     /* of those in flight: wait for a guest's request in their range */
-    bool looking;         /* somebody waits in `look` */
-    atomic_bool kickable; /* ... for a kick, however long that takes */
-    int64_t rest_ns;      /* until when guests have their part of the time */
-    uint64_t cursor;      /* where the next area is looked for */
-    uint64_t left;        /* bytes that were marked when the last pass ended; before the first: all */
-    bool caught_up;       /* nothing was marked, or in flight, at some moment */
-    bool falling_behind;  /* hardly less was marked at the end of that pass than of the one before */
-    atomic_bool stop;     /* set under the mutex */
-    bool paused;
-    int error;
-    bool error_write;
-    uint64_t copied;
-    _Atomic uint64_t taken;         /* bytes that were marked and are under way */
-    struct weir_transfer_seen seen; /* workers only */
-    int64_t due_ns;                 /* rate limit: when the next chunk may start */
-};
 
 struct weir_copy *weir_copy_new(const struct weir_copy_options *options)
 {
@@ -53,6 +25,7 @@ struct weir_copy *weir_copy_new(const struct weir_copy_options *options)
     weir_co_queue_init(&copy->look);
     weir_co_queue_init(&copy->turn);
     weir_co_queue_init(&copy->ended);
+    TAILQ_INIT(&copy->urgent);
     return copy;
 }
 
@@ -97,6 +70,24 @@ static weir_co_fn int lock_range(struct weir_copy *copy, struct weir_range_lock 
     return ret;
 }
 
+int copy_transfer_area(struct weir_copy *copy, const struct weir_transfer *transfer, uint64_t offset,
+                       uint64_t length, struct weir_buffer *buffer, struct weir_transfer_seen *seen,
+                       bool *ret_done, bool *ret_write)
+{
+    int ret;
+
+    *ret_done = *ret_write = false;
+    if (!weir_bitmap_any(copy->options.bitmap, offset, length))
+        return 0;
+    *ret_done = true;
+    atomic_fetch_add(&copy->taken, length);
+    weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
+    ret = weir_transfer_range(transfer, offset, length, buffer, seen, ret_write);
+    if (ret)
+        weir_bitmap_set(copy->options.bitmap, offset, length);
+    return ret;
+}
+
 /* 0, or the error of the copy; *ret_done says whether there was anything to do. */
 static weir_co_fn int copy_area(struct weir_copy *copy, bool apart, uint64_t offset, uint64_t length,
                                 bool *ret_done, bool *ret_write)
@@ -115,14 +106,8 @@ static weir_co_fn int copy_area(struct weir_copy *copy, bool apart, uint64_t off
     weir_gate_enter(copy->options.gate, &op);
     if (WEIR_LAW(WEIR_LAW_COPY))
         ret = lock_range(copy, &lock, offset, length);
-    if (!ret && weir_bitmap_any(copy->options.bitmap, offset, length)) {
-        *ret_done = true;
-        atomic_fetch_add(&copy->taken, length);
-        weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
-        ret = weir_transfer_range(&transfer, offset, length, buffer, &copy->seen, ret_write);
-        if (ret)
-            weir_bitmap_set(copy->options.bitmap, offset, length);
-    }
+    if (!ret)
+        ret = copy_transfer_area(copy, &transfer, offset, length, buffer, &copy->seen, ret_done, ret_write);
     weir_range_unlock(&lock);
     weir_gate_leave(&op);
     weir_buffer_unref(buffer);
@@ -171,6 +156,14 @@ static bool next_area(struct weir_copy *copy, const struct weir_pace_limits *lim
     return true;
 }
 
+void copy_charge(struct weir_copy *copy, uint64_t length)
+{
+    if (!copy->options.speed)
+        return;
+    copy->due_ns = WEIR_MAX(copy->due_ns, weir_sys->clock_ns()) +
+                   (int64_t)((double)length * 1e9 / (double)copy->options.speed);
+}
+
 /* Waits for the turn of a chunk of @length bytes under the rate limit; mutex held. False: it is not to start. */
 static weir_co_fn bool await_turn(struct weir_copy *copy, uint64_t length)
 {
@@ -179,9 +172,7 @@ static weir_co_fn bool await_turn(struct weir_copy *copy, uint64_t length)
         (void)!weir_co_queue_wait_until(&copy->turn, &copy->mutex, copy->due_ns);
     if (copy->stop || copy->paused)
         return false;
-    if (copy->options.speed)
-        copy->due_ns = WEIR_MAX(copy->due_ns, weir_sys->clock_ns()) +
-                       (int64_t)((double)length * 1e9 / (double)copy->options.speed);
+    copy_charge(copy, length);
     return true;
 }
 
@@ -206,7 +197,7 @@ static weir_co_fn void await_work(struct weir_copy *copy)
 /* Rests until there may be something to do. Mutex held. */
 static weir_co_fn void rest(struct weir_copy *copy)
 {
-    if (!copy->in_flight) {
+    if (!copy->in_flight && TAILQ_EMPTY(&copy->urgent)) {
         /* Only now: where guests go on writing it is over before anybody else could look. */
         copy->caught_up |= !copy->error && !weir_bitmap_count(copy->options.bitmap);
         weir_mutex_unlock(&copy->mutex);
@@ -329,7 +320,7 @@ struct weir_copy_state weir_copy_state(struct weir_copy *copy)
 {
     WEIR_SCOPE_LOCK(&copy->mutex);
     return (struct weir_copy_state){
-        .idle = !copy->in_flight && !weir_bitmap_count(copy->options.bitmap),
+        .idle = !copy->in_flight && TAILQ_EMPTY(&copy->urgent) && !weir_bitmap_count(copy->options.bitmap),
         .caught_up = copy->caught_up,
         .error = copy->error,
         .error_write = copy->error_write,
@@ -345,10 +336,11 @@ void weir_copy_stop(struct weir_copy *copy)
     weir_mutex_lock(&copy->mutex);
     copy->stop = true;
     wake(copy);
+    copy_stop_urgent(copy);
     weir_mutex_unlock(&copy->mutex);
     weir_range_table_wake(copy->options.ranges);
     weir_mutex_lock(&copy->mutex);
-    while (copy->workers)
+    while (copy->workers || !TAILQ_EMPTY(&copy->urgent))
         weir_co_queue_wait(&copy->ended, &copy->mutex);
     weir_mutex_unlock(&copy->mutex);
 }
@@ -357,7 +349,7 @@ void weir_copy_free(struct weir_copy *copy)
 {
     if (!copy)
         return;
-    WEIR_ASSERT(!copy->workers);
+    WEIR_ASSERT(!copy->workers && TAILQ_EMPTY(&copy->urgent));
     weir_mutex_done(&copy->mutex);
     free(copy);
 }

@@ -5,7 +5,8 @@
  * Workers are coroutines of one loop. Each takes the next dirty area, enters the job's gate, locks the area
  * exclusively in the lock table that it shares with whoever writes both sides, clears the marks *before* it reads
  * (M3), copies, and marks again if anything failed (M6). How many work, and at what size, follows from what the guests
- * go through meanwhile (job/pace.h).
+ * go through meanwhile (job/pace.h). What a guest waits for is copied by a coroutine of its own, at once
+ * (weir_copy_now()).
  */
 #ifndef WEIR_JOB_COPY_H
 #define WEIR_JOB_COPY_H
@@ -57,6 +58,17 @@ void weir_copy_set_paused(struct weir_copy *copy, bool paused);
 void weir_copy_retry(struct weir_copy *copy);
 /* Notes a failure seen by somebody else (an active write). */
 void weir_copy_note_error(struct weir_copy *copy, int error, bool write);
+/*
+ * Copies what is marked in the granules that [@offset, @offset + @length) touches, now: whatever the pace, the speed, a
+ * pause or an error hold back. What is under way there is waited for. Below a root operation that cannot go on before:
+ * it keeps the edges of the transfer in place, and holds no range of the same table. Any loop.
+ *
+ * 0: nothing is marked or under way there any more. The source's or (*ret_write) the target's error: it is marked
+ * again. -ECANCELED: the copy is stopped. -ETIMEDOUT past @limit_ns (-1: none): it may still be writing; as it keeps
+ * the range locked until that write is answered, a late one cannot land on newer data.
+ */
+int weir_copy_now(struct weir_copy *copy, uint64_t offset, uint64_t length, int64_t limit_ns,
+                  bool *ret_write) weir_co_fn weir_must_check;
 struct weir_copy_state weir_copy_state(struct weir_copy *copy);
 /* Stops the workers and waits for them; break the edges first when the storage may hang. Calls stay harmless. */
 void weir_copy_stop(struct weir_copy *copy) weir_co_fn;
