@@ -23,6 +23,8 @@ enum weir_law {
     WEIR_LAW_REMARK,  /* M6: what an active write did not bring to the target is marked */
     WEIR_LAW_INSERT,  /* M1: everything is marked when the filter is inserted */
     WEIR_LAW_RECHECK, /* M8: the marks are looked at again before the filter is removed */
+    /* Of copies that do not change what is read. */
+    WEIR_LAW_UNCHANGED, /* copy-on-read: only what is not mapped is filled in, checked under the lock */
 };
 
 /* What the simulator counts in the library, to know that a run has reached it. */

@@ -270,6 +270,9 @@ static weir_co_fn int change_by_mode(struct mirror_top *top, struct weir_request
 {
     int mode;
 
+    /* Nothing changes for readers of the source; and it may be late, with old data that the target would take. */
+    if (request->flags & WEIR_REQUEST_UNCHANGED)
+        return weir_io(top->transfer.source, request);
     /* A source that ignores discards stays as it is, and so does the target. */
     if (request->op == WEIR_OP_DISCARD && !top->transfer.source->node->discard_unmap)
         return weir_io(top->transfer.source, request);

@@ -296,12 +296,10 @@ int weir_drain_begin(struct weir_drain *drain, struct weir_node *const *nodes, u
 
     WEIR_ASSERT(weir_graph_locked_here());
     WEIR_ASSERT(count >= 1 && count <= WEIR_DRAIN_NODES_MAX);
-    *drain = (struct weir_drain){ .count = count, .record = record };
+    *drain = (struct weir_drain){ .record = record };
     record->target_count = count;
-    for (unsigned i = 0; i < count; i++) {
-        drain->nodes[i] = nodes[i];
+    for (unsigned i = 0; i < count; i++)
         record->targets[i] = weir_node_ref(nodes[i]);
-    }
     TAILQ_INSERT_TAIL(&weir_graph.drains, record, link);
     stop_all(record);
     ret = weir_graph_wait(all_at_rest, record, deadline);

@@ -209,6 +209,12 @@ struct weir_driver {
      * (names and types of QMP's ImageInfo). Control loop.
      */
     void (*describe)(struct weir_node *node, struct json_t *image);
+    /*
+     * Formats that can have a backing file: @name (NULL: none), of driver @format (NULL: not told), stands in the image
+     * as its name from now on, durably. Nothing else changes. Drained, the node is writable.
+     */
+    int (*set_backing_name)(struct weir_node *node, const char *name, const char *format,
+                            struct weir_error **err) weir_co_fn;
     const struct weir_create_ops *create;
     const struct weir_check_ops *check;
 };

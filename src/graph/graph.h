@@ -41,6 +41,11 @@ int weir_node_add(json_t *options, bool user, struct weir_node **ret_node,
 /* blockdev-del: refuses nodes in use and nodes that the user did not add. */
 int weir_node_del(const char *name, struct weir_error **err) weir_co_fn weir_must_check;
 /*
+ * Gives back the reference of a node that was added without a user. Where nobody uses it, it is closed on return (or
+ * WEIR_OPEN_LIMIT_NS later at most). Not with the lock held.
+ */
+void weir_node_give_up(struct weir_node *node) weir_co_fn;
+/*
  * Makes a node of an internal driver (a job's filter) without options: the driver's open() gets @options
  * as its typed struct. @name NULL: an automatic name. The caller owns a reference.
  */
@@ -54,6 +59,20 @@ struct weir_node *weir_graph_next(struct weir_node *node); /* NULL: the first; i
 /* Nodes whose last user is gone but whose I/O has not returned. */
 unsigned weir_graph_limbo_count(void);
 struct weir_node *weir_graph_limbo_next(struct weir_node *node); /* NULL: the first */
+
+/* ---- backing chains; lock held where they change anything ---- */
+/* The next link of the chain: the filtered child's, or the COW child's; NULL: the chain ends here. */
+struct weir_edge *weir_chain_edge(const struct weir_node *node);
+/* Whether @node is @top or somewhere below it in the chain. */
+bool weir_chain_has(const struct weir_node *top, const struct weir_node *node);
+/* The layer whose COW child is @node, maybe through filters; from @top on. NULL: none. */
+struct weir_node *weir_chain_overlay(struct weir_node *top, const struct weir_node *node);
+/* Freezes every link on the way from @top down to @bottom. Nests. */
+int weir_chain_freeze(struct weir_node *top, struct weir_node *bottom,
+                      struct weir_error **err) weir_must_check;
+void weir_chain_unfreeze(struct weir_node *top, struct weir_node *bottom);
+/* -EPERM with the text that names the link, if it is frozen. */
+int weir_edge_check_thawed(const struct weir_edge *edge, struct weir_error **err) weir_must_check;
 
 /* ---- damaged images ---- */
 /*
@@ -90,15 +109,13 @@ void weir_graph_lock(void) weir_co_fn;
 void weir_graph_unlock(void);
 
 /* ---- drain ---- */
-#define WEIR_DRAIN_NODES_MAX 4
+#define WEIR_DRAIN_NODES_MAX 64
 struct weir_drain {
-    struct weir_node *nodes[WEIR_DRAIN_NODES_MAX];
-    unsigned count;
     bool active;
     struct weir_drain_record *record; /* what was stopped */
 };
 /*
- * Stops new root operations on everything that reaches one of the nodes (at most 4), tells drivers on the way to
+ * Stops new root operations on everything that reaches one of the nodes (at most 64), tells drivers on the way to
  * release their own waits, and waits until nothing is in flight. Past @limit_ns: -ETIMEDOUT with a text that
  * names the oldest request and its holder; the gates are open again and nothing has changed. Lock held.
  */
@@ -131,7 +148,7 @@ void weir_tran_add(struct weir_tran *tran, const struct weir_tran_ops *ops, void
 int weir_tran_attach(struct weir_tran *tran, struct weir_node *parent, struct weir_node *child,
                      const char *name, unsigned role, struct weir_edge **ret_edge,
                      struct weir_error **err) weir_must_check;
-void weir_tran_detach(struct weir_tran *tran, struct weir_edge *edge);
+void weir_tran_detach(struct weir_tran *tran, struct weir_edge *edge); /* not frozen */
 /* Points @edge at another node. Refuses loops and frozen edges. */
 int weir_tran_replace(struct weir_tran *tran, struct weir_edge *edge, struct weir_node *node,
                       struct weir_error **err) weir_must_check;

@@ -156,6 +156,15 @@ void weir_graph_wait_closed(uint64_t mark, int64_t limit_ns)
     (void)weir_graph_wait(all_closed, &mark, limit_ns < 0 ? -1 : weir_sys->clock_ns() + limit_ns);
 }
 
+void weir_node_give_up(struct weir_node *node)
+{
+    uint64_t mark = weir_graph_close_mark();
+
+    weir_node_check_unused(node);
+    weir_node_unref(node);
+    weir_graph_wait_closed(mark, WEIR_OPEN_LIMIT_NS);
+}
+
 /* ---- blockdev-del ---- */
 
 int weir_node_del(const char *name, struct weir_error **err)

@@ -51,7 +51,7 @@ struct weir_edge {
     char *name;               /* "file", "backing", "root" ... */
     unsigned role;            /* enum weir_role */
     unsigned perm, shared;    /* enum weir_perm */
-    bool frozen;              /* must not be replaced or detached (a job depends on it) */
+    unsigned frozen;          /* how many depend on it: not 0, it must not be replaced or detached */
     const struct weir_root_ops *root_ops;
     void *root;              /* the root user's own */
     struct weir_gate *gate;  /* root edges only */

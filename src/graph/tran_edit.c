@@ -164,13 +164,10 @@ static int replace(struct weir_tran *tran, struct weir_edge *edge, struct weir_n
                    struct weir_error **err)
 {
     struct replace_step *step;
+    int ret = weir_edge_check_thawed(edge, err);
 
-    if (edge->frozen) {
-        weir_autofree char *parent = weir_edge_describe_parent(edge);
-
-        return weir_error_set(err, -EPERM, "Cannot change '%s' link from %s to '%s'", edge->name, parent,
-                              edge->node->name);
-    }
+    if (ret < 0)
+        return ret;
     step = weir_new(struct replace_step);
     step->edge = edge;
     step->old = edge->node;

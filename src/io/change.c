@@ -25,7 +25,7 @@ struct source {
 
 static const char zero_block[65536] __attribute__((aligned(4096)));
 
-static void monitor_call(struct weir_node *node, const struct weir_extent *extent, bool commit)
+void weir_map_end(struct weir_node *node, const struct weir_extent *extent, bool commit)
 {
     if (WEIR_LAW(WEIR_LAW_MONITOR))
         weir_mutex_lock(&node->io->monitor);
@@ -37,10 +37,9 @@ static void monitor_call(struct weir_node *node, const struct weir_extent *exten
         weir_mutex_unlock(&node->io->monitor);
 }
 
-/* map with ALLOCATE; waits for space that is on its way out of the quarantine. */
-static weir_co_fn int map_allocate(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length,
-                                   unsigned flags, uint64_t stored, struct weir_extent *extent,
-                                   struct weir_meta_pins *pins)
+int weir_map_allocate(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length,
+                      unsigned flags, uint64_t stored, struct weir_extent *extent,
+                      struct weir_meta_pins *pins)
 {
     bool last = false;
     int ret;
@@ -69,12 +68,13 @@ static weir_co_fn int write_child(struct weir_edge *edge, uint64_t offset, uint6
     int ret;
 
     if (!source->iov) {
-        request = weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0, source->flags);
+        request = weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0,
+                                    source->flags & ~(unsigned)WEIR_REQUEST_UNCHANGED);
         return weir_io(edge, &request);
     }
     weir_slice_init(&slice, source->iov, source->iovcnt, source->skip, length);
     request = weir_request_make(WEIR_OP_WRITE, offset, length, slice.iov, slice.count,
-                                source->flags & (WEIR_REQUEST_UNCHANGED | WEIR_REQUEST_UNSTABLE));
+                                source->flags & WEIR_REQUEST_UNSTABLE);
     ret = weir_io(edge, &request);
     weir_slice_done(&slice);
     return ret;
@@ -205,7 +205,7 @@ static weir_co_fn int move_and_commit(struct weir_node *node, const struct weir_
     int ret = 0;
 
     if (early)
-        monitor_call(node, extent, true);
+        weir_map_end(node, extent, true);
     if (op != WEIR_OP_DISCARD && extent->where == WEIR_DATA) {
         if (pending)
             ret = move_pending(node, extent, offset, length, source);
@@ -213,7 +213,7 @@ static weir_co_fn int move_and_commit(struct weir_node *node, const struct weir_
             ret = write_child(extent->edge, extent->child_offset + (offset - extent->offset), length, source);
     }
     if (pending && !early)
-        monitor_call(node, extent, !ret);
+        weir_map_end(node, extent, !ret);
     return ret;
 }
 
@@ -229,7 +229,7 @@ static weir_co_fn int change_exclusive(struct weir_node *node, enum weir_op op, 
         struct weir_extent extent;
         uint64_t piece;
 
-        ret = map_allocate(node, op, offset, length, flags, 0, &extent, &pins);
+        ret = weir_map_allocate(node, op, offset, length, flags, 0, &extent, &pins);
         if (!ret) {
             piece = WEIR_MIN(length, extent.offset + extent.length - offset);
             ret = move_and_commit(node, &extent, op, offset, piece, source);
@@ -238,6 +238,35 @@ static weir_co_fn int change_exclusive(struct weir_node *node, enum weir_op op, 
             source->skip += piece;
         }
         weir_map_unpin(node, &pins);
+    }
+    return ret;
+}
+
+/*
+ * The same for data that readers see already (WEIR_REQUEST_UNCHANGED): what is mapped has it, or newer data. The check
+ * and the change are one, under the lock of the units.
+ */
+static weir_co_fn int fill_in_exclusive(struct weir_node *node, enum weir_op op, uint64_t offset,
+                                        uint64_t length, struct source *source)
+{
+    int ret = 0;
+
+    while (length && !ret) {
+        struct weir_meta_pins pins = { .count = 0 };
+        struct weir_extent extent = { 0 };
+        uint64_t piece;
+
+        ret = weir_map(node, WEIR_OP_READ, offset, length, 0, &extent, &pins);
+        weir_map_unpin(node, &pins);
+        if (ret)
+            break;
+        piece = WEIR_MIN(length, extent.offset + extent.length - offset);
+        if (extent.where == WEIR_UNMAPPED || !WEIR_LAW(WEIR_LAW_UNCHANGED))
+            ret = change_exclusive(node, op, offset, piece, source); /* moves on in the source */
+        else
+            source->skip += piece;
+        offset += piece;
+        length -= piece;
     }
     return ret;
 }
@@ -255,6 +284,8 @@ static weir_co_fn int lock_and_change(struct weir_node *node, enum weir_op op, u
         weir_range_lock(node->io->ranges, &lock, start, end - start, true);
     if (offset + length > weir_align_up(weir_node_size(node), op == WEIR_OP_WRITE ? 1 : unit))
         ret = -EINVAL;
+    else if (source->flags & WEIR_REQUEST_UNCHANGED)
+        ret = fill_in_exclusive(node, op, offset, length, source);
     else
         ret = change_exclusive(node, op, offset, length, source);
     weir_range_unlock(&lock);
@@ -299,13 +330,21 @@ static weir_co_fn int64_t overwrite(struct weir_node *node, uint64_t offset, uin
 static weir_co_fn int mapped_write(struct weir_node *node, uint64_t offset, uint64_t length,
                                    struct source *source)
 {
-    int64_t done = overwrite(node, offset, length, source);
+    int64_t done = source->flags & WEIR_REQUEST_UNCHANGED ? 0 : overwrite(node, offset, length, source);
 
     if (done < 0)
         return (int)done;
     if ((uint64_t)done == length)
         return 0;
     return lock_and_change(node, WEIR_OP_WRITE, offset + (uint64_t)done, length - (uint64_t)done, source);
+}
+
+int weir_mapped_write(struct weir_node *node, uint64_t offset, uint64_t length, const struct iovec *iov,
+                      unsigned iovcnt, unsigned flags)
+{
+    struct source source = { iov, iovcnt, 0, flags };
+
+    return mapped_write(node, offset, length, &source);
 }
 
 /* Zeroes written as data, for the parts of a ZERO that do not fill a unit. */
@@ -316,9 +355,8 @@ static weir_co_fn int write_zeroes(struct weir_node *node, uint64_t offset, uint
     while (length && !ret) {
         uint64_t piece = WEIR_MIN(length, sizeof(zero_block));
         struct iovec iov = { (void *)(uintptr_t)zero_block, piece };
-        struct source source = { &iov, 1, 0, flags & WEIR_REQUEST_UNCHANGED };
 
-        ret = mapped_write(node, offset, piece, &source);
+        ret = weir_mapped_write(node, offset, piece, &iov, 1, flags & WEIR_REQUEST_UNCHANGED);
         offset += piece;
         length -= piece;
     }
@@ -367,85 +405,6 @@ static weir_co_fn int mapped_discard(struct weir_node *node, struct weir_request
     return ret == -ENOTSUP ? 0 : ret;
 }
 
-struct encode_work {
-    struct weir_node *node;
-    const void *in;
-    uint64_t length, stored;
-    void *out;
-};
-
-static int run_encode(void *arg)
-{
-    struct encode_work *work = arg;
-
-    work->stored = work->node->driver->encode(work->node, work->in, work->length, work->out);
-    return 0;
-}
-
-/* One whole unit whose stored form is ready. */
-static weir_co_fn int write_stored(struct weir_node *node, uint64_t offset, const struct encode_work *work)
-{
-    struct weir_range_lock lock = { 0 };
-    struct weir_meta_pins pins = { .count = 0 };
-    struct weir_extent extent;
-    int ret = -EINVAL;
-
-    if (WEIR_LAW(WEIR_LAW_EXCLUSIVE))
-        weir_range_lock(node->io->ranges, &lock, offset, work->length, true);
-    if (offset < weir_node_size(node))
-        ret = map_allocate(node, WEIR_OP_WRITE, offset, work->length, WEIR_MAP_ENCODED, work->stored, &extent,
-                           &pins);
-    if (!ret) {
-        if (!WEIR_LAW(WEIR_LAW_PENDING))
-            monitor_call(node, &extent, true);
-        ret = weir_io_write(extent.edge, extent.child_offset, work->stored, work->out, 0);
-        if (WEIR_LAW(WEIR_LAW_PENDING))
-            monitor_call(node, &extent, !ret);
-    }
-    weir_map_unpin(node, &pins);
-    weir_range_unlock(&lock);
-    return ret;
-}
-
-/* Encodes unit by unit before any lock is taken; what does not shrink is written plainly. */
-static weir_co_fn int write_compressed(struct weir_node *node, struct weir_request *request)
-{
-    uint64_t unit = node->limits.lock_unit;
-    struct weir_buffer *plain = weir_buffer_new(unit), *out = weir_buffer_new(unit);
-    int ret = plain && out ? 0 : -ENOMEM;
-
-    for (uint64_t done = 0; done < request->length && !ret; done += unit) {
-        uint64_t length = WEIR_MIN(unit, request->length - done);
-        struct encode_work work = { node, NULL, unit, 0, NULL };
-
-        work.in = plain->data;
-        work.out = out->data;
-        weir_iov_to_buffer(request->iov, request->iovcnt, done, plain->data, length);
-        __builtin_memset((char *)plain->data + length, 0, unit - length);
-        ret = weir_co_work(run_encode, &work);
-        if (!ret && work.stored) {
-            ret = write_stored(node, request->offset + done, &work);
-        } else if (!ret) {
-            struct iovec iov = { plain->data, length };
-            struct source source = { &iov, 1, 0, 0 };
-
-            ret = mapped_write(node, request->offset + done, length, &source);
-        }
-    }
-    weir_buffer_unref(plain);
-    weir_buffer_unref(out);
-    return ret;
-}
-
-/* Compression works on whole units; the last one may end where the node ends. */
-static bool can_compress(const struct weir_node *node, const struct weir_request *request)
-{
-    uint64_t unit = node->limits.lock_unit, end = request->offset + request->length;
-
-    return (request->flags & WEIR_REQUEST_COMPRESSED) && node->driver->encode && unit &&
-           !(request->offset % unit) && (!(end % unit) || end == weir_node_size(node));
-}
-
 int weir_mapped_change(struct weir_node *node, struct weir_request *request)
 {
     struct source source = { request->iov, request->iovcnt, 0, request->flags };
@@ -453,8 +412,9 @@ int weir_mapped_change(struct weir_node *node, struct weir_request *request)
 
     switch (request->op) {
     case WEIR_OP_WRITE:
-        ret = can_compress(node, request) ? write_compressed(node, request)
-                                          : mapped_write(node, request->offset, request->length, &source);
+        ret = weir_mapped_can_encode(node, request)
+                  ? weir_mapped_write_encoded(node, request)
+                  : mapped_write(node, request->offset, request->length, &source);
         break;
     case WEIR_OP_ZERO:
         ret = mapped_zero(node, request);

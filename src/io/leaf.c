@@ -364,6 +364,9 @@ int weir_leaf_io(struct weir_node *node, struct weir_request *request)
     default:
         break;
     }
+    /* Bytes that have one place are there; and a late write could undo a newer one. */
+    if ((request->flags & WEIR_REQUEST_UNCHANGED) && (node->driver->flags & WEIR_DRIVER_PROTOCOL))
+        return 0;
     flush_after = fua_by_flush(node, request);
     if (flush_after)
         change.flags &= ~(unsigned)WEIR_REQUEST_FUA;
@@ -395,6 +398,7 @@ static int try_flush(struct weir_node *node)
 static bool can_try_change(const struct weir_limits *limits, const struct weir_request *request)
 {
     return request->op == WEIR_OP_WRITE && limits->request_align == 1 &&
+           !(request->flags & WEIR_REQUEST_UNCHANGED) &&
            !(request->flags & WEIR_REQUEST_FUA & ~limits->write_flags);
 }
 

@@ -248,7 +248,7 @@ int weir_mapped_try(struct weir_node *node, struct weir_request *request)
 
     if (request->op != WEIR_OP_READ && request->op != WEIR_OP_WRITE)
         return -EAGAIN;
-    if (request->flags & (WEIR_REQUEST_FUA | WEIR_REQUEST_COMPRESSED))
+    if (request->flags & (WEIR_REQUEST_FUA | WEIR_REQUEST_COMPRESSED | WEIR_REQUEST_UNCHANGED))
         return -EAGAIN;
     if (weir_node_pins_reads(node) &&
         !weir_range_try_lock(node->io->ranges, &pin, request->offset, request->length, false))

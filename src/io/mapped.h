@@ -27,6 +27,12 @@ int weir_map(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t 
 int weir_map_once(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length, unsigned flags,
                   struct weir_extent *extent, struct weir_need *need, struct weir_meta_pins *pins);
 void weir_map_unpin(struct weir_node *node, struct weir_meta_pins *pins);
+/* The same with ALLOCATE; waits for space that is on its way out of the quarantine. @stored: for encoded writes. */
+int weir_map_allocate(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length,
+                      unsigned flags, uint64_t stored, struct weir_extent *extent,
+                      struct weir_meta_pins *pins) weir_co_fn;
+/* What is pending becomes visible (@commit), or is taken back. */
+void weir_map_end(struct weir_node *node, const struct weir_extent *extent, bool commit);
 
 /*
  * Reads a range of @node into the vector from @skip on. The caller holds the range in the node's lock table, or
@@ -34,5 +40,12 @@ void weir_map_unpin(struct weir_node *node, struct weir_meta_pins *pins);
  */
 int weir_mapped_read_locked(struct weir_node *node, uint64_t offset, uint64_t length, const struct iovec *iov,
                             unsigned iovcnt, uint64_t skip) weir_co_fn;
+/* A write of plain data. */
+int weir_mapped_write(struct weir_node *node, uint64_t offset, uint64_t length, const struct iovec *iov,
+                      unsigned iovcnt, unsigned flags) weir_co_fn;
+/* Compression works on whole units; the last one may end where the node ends. */
+bool weir_mapped_can_encode(const struct weir_node *node, const struct weir_request *request);
+/* A write whose units are stored encoded where that makes them shorter, else plainly. */
+int weir_mapped_write_encoded(struct weir_node *node, struct weir_request *request) weir_co_fn;
 
 #endif

@@ -20,17 +20,20 @@ enum weir_request_flags {
     WEIR_REQUEST_MAY_UNMAP = 1 << 1,   /* ZERO: giving up the space is welcome */
     WEIR_REQUEST_NO_FALLBACK = 1 << 2, /* ZERO: -ENOTSUP rather than write zeroes (NBD's FAST_ZERO) */
     WEIR_REQUEST_COMPRESSED = 1 << 3,  /* WRITE: store compressed where that saves space */
-    WEIR_REQUEST_UNCHANGED = 1 << 4,   /* WRITE: does not change what a reader sees */
-    WEIR_REQUEST_UNSTABLE = 1 << 5,    /* the buffer may change while it is written: copy before use twice */
-    WEIR_REQUEST_PREFETCH = 1 << 6,    /* READ without a buffer: only bring it near (copy-on-read) */
+    /*
+     * WRITE, ZERO: what readers see there already. A format that allocates stores it where nothing is mapped, and where
+     * something is that is as good or newer; so it may be late. A leaf has nothing to do.
+     */
+    WEIR_REQUEST_UNCHANGED = 1 << 4,
+    WEIR_REQUEST_UNSTABLE = 1 << 5, /* the buffer may change while it is written: copy before use twice */
     /* Advice, of a copy by a loop that serves no guest. WRITE: to where nothing is stored yet. STATUS: need not wait
      * for a worker. */
-    WEIR_REQUEST_BULK = 1 << 7,
-    WEIR_REQUEST_DEEP = 1 << 8, /* STATUS: of the backing chain, not of the first layer */
+    WEIR_REQUEST_BULK = 1 << 6,
+    WEIR_REQUEST_DEEP = 1 << 7, /* STATUS: of the backing chain, not of the first layer */
     /* Advice. WRITE: the loop has other work that can be done meanwhile, so that a kernel's thread had better write. */
-    WEIR_REQUEST_APART = 1 << 9,
+    WEIR_REQUEST_APART = 1 << 8,
     /* Advice. STATUS: holes that take long to tell from data may be called data. */
-    WEIR_REQUEST_ROUGH = 1 << 10,
+    WEIR_REQUEST_ROUGH = 1 << 9,
 };
 
 /* What STATUS answers for the beginning of a range. */

@@ -24,7 +24,7 @@ static void report(void *arg, const char *line)
 static weir_co_fn int check_once(struct weir_node *node, unsigned fix, struct weir_check_result *result,
                                  struct weir_error **err)
 {
-    struct weir_drain drain = { .count = 0 };
+    struct weir_drain drain = { 0 };
     int ret;
 
     memset(result, 0, sizeof(*result));

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "format/qcow2/codec.h"
+#include "filter/copy_on_read.h"
 #include "graph/gate.h"
 #include "io/buffer.h"
 #include "io/io.h"
@@ -51,7 +52,7 @@ void life_may_cut(enum cut_where where)
 
 /* ---- the library's life ---- */
 
-extern const struct weir_driver weir_driver_file, weir_driver_raw, weir_driver_qcow2;
+extern const struct weir_driver weir_driver_file, weir_driver_raw, weir_driver_qcow2, weir_driver_blkdebug;
 
 static const struct weir_root_ops root_ops = { .kind = "block-backend" };
 
@@ -109,6 +110,8 @@ static weir_co_fn void run_guests(void)
         start_operator(operator_mirrors);
     if (main && seed.plan.resizes)
         start_operator(operator_resizes);
+    if (main && seed.plan.edits)
+        start_operator(operator_edits);
     while (__atomic_load_n(&seed.guests_running, __ATOMIC_SEQ_CST) || seed.operators_running) {
         CHECK(weir_sim_now() < deadline || !seed.guests_running, "%u guests are still waiting",
               seed.guests_running);
@@ -199,6 +202,8 @@ static void life_main(void *arg)
     weir_driver_register(&weir_driver_raw);
     weir_driver_register(&weir_driver_simfmt);
     weir_driver_register(&weir_driver_qcow2);
+    weir_driver_register(&weir_driver_copy_on_read);
+    weir_driver_register(&weir_driver_blkdebug);
     CHECK(!weir_runtime_init(NULL), "no runtime");
     weir_co_start(weir_loop_control(), live, NULL);
     weir_runtime_run();
@@ -263,7 +268,7 @@ static void cut_and_go_on(bool running)
     if (running)
         find_current();
     seed.totals.power_cuts_mirroring += seed.mirroring;
-    seed.mirroring = false;
+    seed.mirroring = seed.editing = false;
     weir_sim_heal();
     weir_sim_power_cut();
     weir_sim_heap_forget();

@@ -46,6 +46,7 @@ static const char *const law_names[] = {
     [WEIR_LAW_REMARK] = "mirror: remark",
     [WEIR_LAW_INSERT] = "mirror: insert",
     [WEIR_LAW_RECHECK] = "mirror: recheck",
+    [WEIR_LAW_UNCHANGED] = "copy-on-read: unchanged",
 };
 #define LAWS WEIR_ARRAY_SIZE(law_names)
 

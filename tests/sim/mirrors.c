@@ -357,9 +357,9 @@ weir_co_fn void operator_mirrors(void *arg)
 {
     for (unsigned i = 1; i <= seed.plan.mirrors && !seed.ending; i++) {
         sleep_some(5000000);
-        while (seed.resizing && !seed.ending)
+        while ((seed.resizing || seed.editing) && !seed.ending)
             sleep_some(1000000);
-        if (seed.resizing || !mirror_once(&seed.images[i]))
+        if (seed.resizing || seed.editing || !mirror_once(&seed.images[i]))
             break;
     }
     seed.operators_running--;

@@ -235,7 +235,8 @@ weir_co_fn void operator_resizes(void *arg)
         weir_co_sleep((int64_t)pick(8000000));
         node = seed.edges[0]->node;
         /* A job keeps the size of its nodes as it is, also what is left of one. */
-        if (seed.mirroring || weir_sim_now() < seed.calm_ns || seed.images[seed.current].kind != IMAGE_QCOW2)
+        if (seed.mirroring || seed.editing || weir_sim_now() < seed.calm_ns ||
+            seed.images[seed.current].kind != IMAGE_QCOW2)
             continue;
         if (seed.resizing) /* a fault kept it from going back: what lies behind is not known any more */
             break;

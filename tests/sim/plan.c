@@ -9,6 +9,7 @@
 
 /* Chosen so that the seeds that once found something, tests/sim/seeds/list, are left alone. */
 #define DRAW_SALT 5u
+#define EDIT_SALT 11u
 
 static bool chance(unsigned percent)
 {
@@ -194,6 +195,14 @@ static void draw_again(struct plan *plan)
     }
 }
 
+/* From numbers of their own again; the seeds of the list are left as they were. */
+static void draw_edits(struct plan *plan)
+{
+    draw_state = seed.number * 0xd1342543de82ef95ull + EDIT_SALT;
+    if (also_chance(30))
+        plan->edits = 1 + (unsigned)also(12);
+}
+
 void plan_draw(void)
 {
     struct plan *plan = &seed.plan;
@@ -227,6 +236,7 @@ void plan_draw(void)
     plan->main_life = plan->chain = 1;
     plan->guest_unit = plan->unit;
     draw_again(plan);
+    draw_edits(plan);
 }
 
 void plan_profile(struct weir_sim_profile *profile)
@@ -293,11 +303,12 @@ void plan_show(void)
 {
     const struct plan *plan = &seed.plan;
 
-    (void)fprintf(stderr,
-                  "%llu bytes, main life %u, chain of %u, %u mirrors, %u resizes, %u snapshots%s%s%s%s\n",
-                  (unsigned long long)plan->size, plan->main_life, seed.middle ? 2 : 1, plan->mirrors,
-                  plan->resizes, plan->snapshots, plan->offline_snapshots ? ", offline snapshots" : "",
-                  plan->faults ? ", faults" : "", plan->tight ? ", tight" : "", plan->cut ? ", cut" : "");
+    (void)fprintf(
+        stderr,
+        "%llu bytes, main life %u, chain of %u, %u mirrors, %u resizes, %u edits, %u snapshots%s%s%s%s\n",
+        (unsigned long long)plan->size, plan->main_life, seed.middle ? 2 : 1, plan->mirrors, plan->resizes,
+        plan->edits, plan->snapshots, plan->offline_snapshots ? ", offline snapshots" : "",
+        plan->faults ? ", faults" : "", plan->tight ? ", tight" : "", plan->cut ? ", cut" : "");
     for (unsigned i = 0; i <= plan->mirrors; i++)
         show_image(&seed.images[i]);
 }

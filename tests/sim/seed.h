@@ -9,6 +9,7 @@
  *   node.c      opening nodes on images
  *   guest.c     guests: queues of requests, each answer judged by an oracle
  *   operator.c  drains, snapshots and changes of size, at random times
+ *   edits.c     filters that come and go
  *   mirrors.c   mirror jobs: both modes, every way to end, targets that fail or hang
  *   check.c     what is on the medium, by code of its own; what the library reads from it
  *   qcow2_*.c   qcow2 images on the medium; judging them in a seed
@@ -87,6 +88,8 @@
     X(qcow2_dirty_after_cut, 10)   \
     X(qcow2_deep_chains, 25)       \
     X(resizes, 120)                \
+    X(edits, 100)                  \
+    X(edit_reads, 2000)            \
     X(l1_tables_moved, 5)
 
 struct totals {
@@ -134,7 +137,7 @@ struct plan {
     uint32_t weight[KINDS], weight_sum;
     uint32_t shared_ppm, whole_units_ppm, hot_ppm, pause_ppm;
     unsigned gate_requests; /* 0: the default */
-    unsigned drains, snapshots, mirrors, resizes;
+    unsigned drains, snapshots, mirrors, resizes, edits;
     bool faults, enospc, tight; /* errors of the disk may happen; ENOSPC may */
     bool exact;                 /* there is just as much space as the guests can use: it must be found */
     bool cut;
@@ -205,6 +208,7 @@ struct seed {
     unsigned life, guests_running, operators_running;
     uint64_t cut_counts[CUT_PLACES];
     bool ending, mirroring;
+    bool editing;    /* a filter stands where the guests' disk was, or beside them */
     bool resizing;   /* an operator holds the permission to resize, or the size is not the plan's */
     bool was_cut;    /* this life began with a power cut */
     bool synced;     /* the mirror was seen actively synced in the mode that it has now */
@@ -277,6 +281,9 @@ void operator_snapshots(void *arg) weir_co_fn;
 void operator_resizes(void *arg) weir_co_fn;
 /* In a drained section: nothing moves. */
 void operator_assert_rest(void) weir_co_fn;
+
+/* edits.c */
+void operator_edits(void *arg) weir_co_fn;
 
 /* mirrors.c */
 void operator_mirrors(void *arg) weir_co_fn;

@@ -236,10 +236,10 @@ weir_co_fn GRAPH_TEST(refused_edits)
     /* Everything above base would point at what lies above it. */
     expect_failure(weir_tran_replace_parents(tran, base, top, NULL, &err), -ELOOP, &err,
                    "Making 'top' a child of 'mid' would create a cycle");
-    fake_edge(top, "file")->frozen = true;
+    fake_edge(top, "file")->frozen = 1;
     expect_failure(weir_tran_replace_parents(tran, mid, base, NULL, &err), -EPERM, &err,
-                   "Cannot change 'file' link from node 'top' to 'mid'");
-    fake_edge(top, "file")->frozen = false;
+                   "Cannot change 'file' link from 'top' to 'mid'");
+    fake_edge(top, "file")->frozen = 0;
     /* A failed edit has undone itself: the transaction is as empty as it was. */
     WEIR_ASSERT(weir_tran_finish(tran, NULL) == 0);
     weir_graph_unlock();

@@ -158,8 +158,8 @@ weir_co_fn DRIVER_TEST(batch_does_not_merge)
     struct ram *ram = ram_of("r");
 
     batch_make(WEIR_OP_WRITE, 0, 8);
-    batch.all[1].request.flags = WEIR_REQUEST_UNCHANGED; /* another flag */
-    batch.all[3].request.offset += 512;                  /* a gap, and an overlap with the next */
+    batch.all[1].request.flags = WEIR_REQUEST_BULK; /* another flag */
+    batch.all[3].request.offset += 512;             /* a gap, and an overlap with the next */
     batch.all[5].request.op = WEIR_OP_READ;
     batch.all[6].request.length = 0;
     batch.all[7].request.op = WEIR_OP_FLUSH;

@@ -12,6 +12,7 @@
  *   write.c     what a write, a zero or a discard will change
  *   commit.c    making it so, or taking it back
  *   resize.c    another size of the disk
+ *   backing.c   another name of the backing file
  *   codec.c     compression
  *   check*.c    judging and repairing the metadata
  *   create.c    new images
@@ -266,5 +267,10 @@ void qcow2_bitmaps_free(struct qcow2 *q);
 
 /* ---- describe.c ---- */
 void qcow2_describe(struct weir_node *node, json_t *image);
+
+/* ---- backing.c ---- */
+/* The slot set_backing_name of struct weir_driver. */
+int qcow2_set_backing_name(struct weir_node *node, const char *name, const char *format,
+                           struct weir_error **err) weir_co_fn;
 
 #endif

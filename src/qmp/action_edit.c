@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Steps that add, delete and replace nodes, and the one that fails.
+ */
+#include "export/export.h"
+#include "gen/commands.h"
+#include "qmp/action.h"
+#include <errno.h>
+#include <string.h>
+
+/* ---- abort ---- */
+
+static weir_co_fn int abort_edit(struct weir_action *action, struct weir_tran *tran, struct weir_error **err)
+{
+    return weir_error_set(err, -ECANCELED, "Transaction aborted using Abort action");
+}
+
+const struct weir_action_kind weir_action_abort = { .edit = abort_edit };
+
+/* ---- blockdev-add ---- */
+
+static weir_co_fn int add_open(struct weir_action *action, struct weir_error **err)
+{
+    const struct weir_q_blockdev_options *args = action->args;
+
+    return weir_node_add(args->json, true, &action->added, err);
+}
+
+/* Nobody has come to use it: the edits were undone, and other commands wait for the lock. */
+static weir_co_fn void add_end(struct weir_action *action, bool done)
+{
+    if (!done)
+        (void)!weir_node_del(action->added->name, NULL);
+}
+
+const struct weir_action_kind weir_action_add = { .open = add_open, .end = add_end };
+
+/* ---- blockdev-del ---- */
+
+static weir_co_fn int del_edit(struct weir_action *action, struct weir_tran *tran, struct weir_error **err)
+{
+    const struct weir_q_blockdev_del_action *args = action->args;
+    const struct weir_node *node = weir_node_find(args->node_name);
+
+    if (!node)
+        return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'", args->node_name);
+    if (!node->user_added)
+        return weir_error_set(err, -EPERM, "Node %s is not owned by the monitor", node->name);
+    if (!TAILQ_EMPTY(&node->parents))
+        return weir_error_set(err, -EBUSY, "Node %s is in use", node->name);
+    return 0;
+}
+
+static weir_co_fn void del_commit(struct weir_action *action)
+{
+    const struct weir_q_blockdev_del_action *args = action->args;
+
+    (void)!weir_node_del(args->node_name, NULL);
+}
+
+const struct weir_action_kind weir_action_del = { .edit = del_edit, .commit = del_commit };
+
+/* ---- blockdev-replace ---- */
+
+static struct weir_edge *find_child(struct weir_node *parent, const char *name)
+{
+    struct weir_edge *edge;
+
+    TAILQ_FOREACH (edge, &parent->children, in_parent) {
+        if (!strcmp(edge->name, name))
+            return edge;
+    }
+    return NULL;
+}
+
+static int find_edge(const struct weir_q_blockdev_replace *args, struct weir_edge **ret_edge,
+                     struct weir_error **err)
+{
+    struct weir_export *export;
+    struct weir_node *parent;
+
+    if (args->parent_type == WEIR_Q_BLOCK_PARENT_TYPE_EXPORT) {
+        export = weir_export_find(args->u.export.export_id);
+        *ret_edge = export ? weir_export_edge(export) : NULL;
+        return *ret_edge ? 0
+                         : weir_error_set(err, -ENOENT, "Export '%s' is not found", args->u.export.export_id);
+    }
+    parent = weir_node_find(args->u.driver.node_name);
+    if (!parent)
+        return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'",
+                              args->u.driver.node_name);
+    *ret_edge = find_child(parent, args->u.driver.child);
+    if (!*ret_edge)
+        return weir_error_set(err, -ENOENT, "Node '%s' has no child '%s'", parent->name,
+                              args->u.driver.child);
+    return 0;
+}
+
+static int replace_find(struct weir_action *action, struct weir_error **err)
+{
+    const struct weir_q_blockdev_replace *args = action->args;
+    int ret = find_edge(args, &action->edge, err);
+
+    if (ret)
+        return ret;
+    action->nodes[0] = action->edge->node;
+    action->nodes[1] = weir_node_find(args->new_child);
+    if (!action->nodes[1])
+        return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'", args->new_child);
+    return 0;
+}
+
+/*
+ * Users of a disk do not expect it to change its size by this; that of a backing file may, as it may where it is
+ * named anew. An edge that an earlier step has changed is looked at as it is then.
+ */
+static weir_co_fn int replace_edit(struct weir_action *action, struct weir_tran *tran,
+                                   struct weir_error **err)
+{
+    struct weir_edge *edge = action->edge;
+    struct weir_node *node = action->nodes[1];
+    bool internal = edge->parent && (edge->parent->driver->flags & WEIR_DRIVER_INTERNAL);
+
+    if (internal)
+        return weir_error_set(err, -EPERM, "Node '%s' belongs to a job: its children stay as they are",
+                              edge->parent->name);
+    if (!(edge->role & WEIR_ROLE_COW) && weir_node_size(edge->node) != weir_node_size(node))
+        return weir_error_set(err, -EINVAL,
+                              "Cannot replace '%s' by '%s': the sizes differ (%llu and %llu bytes)",
+                              edge->node->name, node->name, (unsigned long long)weir_node_size(edge->node),
+                              (unsigned long long)weir_node_size(node));
+    return edge->node == node ? 0 : weir_tran_replace(tran, edge, node, err);
+}
+
+const struct weir_action_kind weir_action_replace = { .find = replace_find, .edit = replace_edit };
