@@ -4,6 +4,7 @@
 #include "base/iov.h"
 #include "gen/schema.h"
 #include "graph/graph.h"
+#include "io/async.h"
 #include "io/io.h"
 #include "io/slice.h"
 #include <errno.h>
@@ -24,34 +25,19 @@ static bool wanted(const struct copy_on_read *cor, const struct weir_status *sta
     return status->depth && status->depth <= cor->depth_max;
 }
 
-/* Stores @length bytes that have been read into @buffer. */
-static weir_co_fn int store(struct copy_on_read *cor, uint64_t offset, uint64_t length, unsigned flags,
-                            struct weir_buffer *buffer)
+/* The request that stores @length bytes that have been read into @buffer. */
+static struct weir_request store_request(uint64_t offset, uint64_t length, unsigned write_flags,
+                                         struct weir_buffer *buffer, struct iovec *iov)
 {
-    struct iovec iov = { buffer->data, length };
     struct weir_request request =
-        weir_request_make(WEIR_OP_WRITE, offset, length, &iov, 1, flags | WEIR_REQUEST_UNCHANGED);
+        weir_request_make(WEIR_OP_WRITE, offset, length, iov, 1, write_flags | WEIR_REQUEST_UNCHANGED);
 
+    *iov = (struct iovec){ buffer->data, length };
     request.buffer = buffer;
-    if (weir_iov_is_zero(&iov, 1, 0, length)) {
-        request = weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0,
-                                    WEIR_REQUEST_UNCHANGED | WEIR_REQUEST_MAY_UNMAP);
-    }
-    return weir_io(cor->file, &request);
-}
-
-/* Reads into @buffer and stores. *ret_write: reading has succeeded. */
-static weir_co_fn int read_and_store(struct copy_on_read *cor, uint64_t offset, uint64_t length,
-                                     unsigned flags, struct weir_buffer *buffer, bool *ret_write)
-{
-    int ret;
-
-    *ret_write = false;
-    ret = weir_io_read(cor->file, offset, length, buffer->data);
-    if (ret)
-        return ret;
-    *ret_write = true;
-    return store(cor, offset, length, flags, buffer);
+    if (weir_iov_is_zero(iov, 1, 0, length))
+        return weir_request_make(WEIR_OP_ZERO, offset, length, NULL, 0,
+                                 WEIR_REQUEST_UNCHANGED | WEIR_REQUEST_MAY_UNMAP);
+    return request;
 }
 
 /* ---- reads ---- */
@@ -83,24 +69,20 @@ static weir_co_fn int read_copying(struct copy_on_read *cor, const struct weir_r
                                    uint64_t done, uint64_t length)
 {
     struct weir_buffer *buffer = weir_buffer_new(length);
-    bool read;
     int ret;
 
     if (!buffer)
         return read_plainly(cor, request, done, length);
-    ret = read_and_store(cor, request->offset + done, length, 0, buffer, &read);
-    if (read) {
+    ret = weir_io_read(cor->file, request->offset + done, length, buffer->data);
+    if (!ret) {
+        struct iovec iov;
+        struct weir_request store = store_request(request->offset + done, length, 0, buffer, &iov);
+
         weir_iov_from_buffer(request->iov, request->iovcnt, done, buffer->data, length);
-        ret = 0;
+        (void)!weir_io(cor->file, &store);
     }
     weir_buffer_unref(buffer);
     return ret;
-}
-
-static weir_co_fn int look(struct copy_on_read *cor, uint64_t offset, uint64_t length,
-                           struct weir_status *ret_status)
-{
-    return weir_io_status(cor->file, offset, length, WEIR_REQUEST_DEEP | WEIR_REQUEST_ROUGH, ret_status);
 }
 
 static weir_co_fn int copy_on_read_submit(struct weir_node *node, struct weir_request *request)
@@ -112,7 +94,8 @@ static weir_co_fn int copy_on_read_submit(struct weir_node *node, struct weir_re
         struct weir_status status;
 
         piece = request->length - done;
-        ret = look(cor, request->offset + done, piece, &status);
+        ret = weir_io_status(cor->file, request->offset + done, piece, WEIR_REQUEST_DEEP | WEIR_REQUEST_ROUGH,
+                             &status);
         if (ret)
             break;
         piece = WEIR_MIN(piece, status.length);
@@ -126,7 +109,33 @@ static weir_co_fn int copy_on_read_submit(struct weir_node *node, struct weir_re
     return ret;
 }
 
-int weir_copy_on_read_fill(struct weir_node *node, uint64_t offset, uint64_t length, unsigned flags,
+/* ---- for a job ---- */
+
+/* Also what a layer that ends early shows as zeroes: without it the layer below would be seen. */
+static bool fill_wanted(const struct copy_on_read *cor, const struct weir_status *status)
+{
+    return status->allocated ? wanted(cor, status) : status->depth <= cor->depth_max;
+}
+
+/* All requests can be left behind: what is stored late is stored only where nothing is mapped yet. */
+static weir_co_fn int fill_piece(struct copy_on_read *cor, uint64_t offset, uint64_t length,
+                                 unsigned write_flags, struct weir_buffer *buffer, bool *ret_write)
+{
+    struct iovec iov = { buffer->data, length };
+    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, WEIR_REQUEST_BULK);
+    int ret;
+
+    *ret_write = false;
+    request.buffer = buffer;
+    ret = weir_io_abandonable(cor->file, &request, -1);
+    if (ret)
+        return ret;
+    *ret_write = true;
+    request = store_request(offset, length, write_flags, buffer, &iov);
+    return weir_io_abandonable(cor->file, &request, -1);
+}
+
+int weir_copy_on_read_fill(struct weir_node *node, uint64_t offset, uint64_t length, unsigned write_flags,
                            struct weir_buffer *buffer, bool *ret_write)
 {
     struct copy_on_read *cor = weir_node_state(node);
@@ -134,21 +143,39 @@ int weir_copy_on_read_fill(struct weir_node *node, uint64_t offset, uint64_t len
 
     *ret_write = false;
     while (length && !ret) {
-        struct weir_status status;
+        struct weir_status status = { .length = 0 };
+        struct weir_request request =
+            weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0,
+                              WEIR_REQUEST_DEEP | WEIR_REQUEST_ROUGH | WEIR_REQUEST_BULK);
         uint64_t piece;
 
-        ret = look(cor, offset, length, &status);
+        request.status = &status;
+        ret = weir_io_abandonable(cor->file, &request, -1);
         if (ret)
             break;
         piece = WEIR_MIN(length, status.length);
-        if (wanted(cor, &status)) {
+        if (fill_wanted(cor, &status)) {
             piece = WEIR_MIN(piece, buffer->size);
-            ret = read_and_store(cor, offset, piece, flags, buffer, ret_write);
+            ret = fill_piece(cor, offset, piece, write_flags, buffer, ret_write);
         }
         offset += piece;
         length -= piece;
     }
     return ret;
+}
+
+void weir_copy_on_read_let_go(struct weir_node *node)
+{
+    weir_edge_break(((struct copy_on_read *)weir_node_state(node))->file);
+}
+
+void weir_copy_on_read_thaw(struct weir_node *node)
+{
+    struct copy_on_read *cor = weir_node_state(node);
+
+    if (cor->bottom)
+        weir_chain_unfreeze(node, cor->bottom);
+    cor->bottom = NULL;
 }
 
 /* ---- life ---- */
@@ -221,10 +248,7 @@ static weir_co_fn int copy_on_read_open(struct weir_node *node, const void *opti
 
 static weir_co_fn void copy_on_read_close(struct weir_node *node)
 {
-    struct copy_on_read *cor = weir_node_state(node);
-
-    if (cor->bottom)
-        weir_chain_unfreeze(node, cor->bottom);
+    weir_copy_on_read_thaw(node);
 }
 
 const struct weir_driver weir_driver_copy_on_read = {

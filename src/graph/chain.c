@@ -27,12 +27,14 @@ bool weir_chain_has(const struct weir_node *top, const struct weir_node *node)
 
 struct weir_node *weir_chain_overlay(struct weir_node *top, const struct weir_node *node)
 {
-    for (top = weir_node_skip_filters(top); top; top = weir_node_backing_chain_next(top)) {
-        struct weir_edge *cow = weir_node_cow(top);
+    const struct weir_node *layer = weir_node_skip_filters((struct weir_node *)(uintptr_t)node);
+    struct weir_node *at = weir_node_skip_filters(top), *next;
 
-        if (cow && weir_chain_has(cow->node, node) &&
-            weir_node_skip_filters(cow->node) == weir_node_skip_filters((struct weir_node *)(uintptr_t)node))
-            return top;
+    if (!weir_chain_has(top, node))
+        return NULL;
+    for (; at && (next = weir_node_backing_chain_next(at)); at = next) {
+        if (next == layer)
+            return at;
     }
     return NULL;
 }

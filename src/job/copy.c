@@ -82,7 +82,11 @@ int copy_transfer_area(struct weir_copy *copy, const struct weir_transfer *trans
     *ret_done = true;
     atomic_fetch_add(&copy->taken, length);
     weir_bitmap_clear_inner(copy->options.bitmap, offset, length);
-    ret = weir_transfer_range(transfer, offset, length, buffer, seen, ret_write);
+    if (copy->options.move)
+        ret = copy->options.move(copy->options.opaque, offset, length, transfer->write_flags, buffer,
+                                 ret_write);
+    else
+        ret = weir_transfer_range(transfer, offset, length, buffer, seen, ret_write);
     if (ret)
         weir_bitmap_set(copy->options.bitmap, offset, length);
     return ret;

@@ -33,6 +33,12 @@ struct weir_copy_options {
     void (*guests)(void *opaque, struct weir_pace_guests *ret_guests);
     /* Something has changed that weir_copy_state() shows. Any loop; must not wait. */
     void (*changed)(void *opaque);
+    /*
+     * How an area is taken through whose range is locked; 0, or the error, and whose it is. NULL: from one side of
+     * the transfer to the other. Any loop.
+     */
+    int (*move)(void *opaque, uint64_t offset, uint64_t length, unsigned write_flags,
+                struct weir_buffer *buffer, bool *ret_write) weir_co_fn;
     void *opaque;
 };
 

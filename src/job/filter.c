@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "job/filter.h"
+
+#include "base/alloc.h"
+#include "co/co.h"
+#include <errno.h>
+
+/* How long the first try to take a filter out may take, the longest, and how many times that is rested after each. */
+#define FIRST_NS (500 * 1000000LL)
+#define AGAIN_NS (50 * 1000000LL)
+#define AGAIN_MAX_NS (1000 * 1000000LL)
+#define AGAIN_REST 20
+
+static weir_co_fn int finish_or_abort(struct weir_tran *tran, int ret, struct weir_error **err)
+{
+    if (!ret)
+        return weir_tran_finish(tran, err);
+    weir_tran_abort(tran);
+    return ret;
+}
+
+int weir_job_filter_insert(struct weir_node *below, struct weir_node *filter, struct weir_error **err)
+{
+    struct weir_drain drain = { 0 };
+    struct weir_tran *tran;
+    int ret;
+
+    weir_graph_lock();
+    ret = weir_drain_begin(&drain, &below, 1, WEIR_DRAIN_LIMIT_NS, err);
+    if (!ret) {
+        tran = weir_tran_new();
+        ret = weir_tran_replace_parents(tran, below, filter, filter, err);
+        ret = finish_or_abort(tran, ret, err);
+        weir_drain_end(&drain);
+    }
+    weir_graph_unlock();
+    return ret;
+}
+
+int weir_job_filter_take_out(struct weir_tran *tran, struct weir_node *filter, struct weir_node *below,
+                             struct weir_error **err)
+{
+    int ret = weir_tran_replace_parents(tran, filter, below, filter, err);
+    struct weir_edge *edge;
+
+    while (!ret && (edge = TAILQ_FIRST(&filter->children)))
+        weir_tran_detach(tran, edge);
+    return ret;
+}
+
+static weir_co_fn int try_remove(struct weir_node *filter, struct weir_node *below, int64_t limit_ns)
+{
+    struct weir_drain drain = { 0 };
+    struct weir_tran *tran;
+    int ret;
+
+    weir_graph_lock();
+    ret = weir_drain_begin(&drain, &filter, 1, limit_ns, NULL);
+    if (!ret) {
+        tran = weir_tran_new();
+        ret = finish_or_abort(tran, weir_job_filter_take_out(tran, filter, below, NULL), NULL);
+        weir_drain_end(&drain);
+    }
+    weir_graph_unlock();
+    return ret;
+}
+
+struct leftover {
+    struct weir_node *filter, *below;
+};
+
+static weir_co_fn void remove_later(void *arg)
+{
+    struct leftover *left = arg;
+    int64_t limit = AGAIN_NS;
+
+    do {
+        weir_co_sleep(limit * AGAIN_REST);
+        limit = WEIR_MIN(2 * limit, AGAIN_MAX_NS);
+    } while (try_remove(left->filter, left->below, limit));
+    weir_node_unref(left->filter);
+    weir_node_unref(left->below);
+    free(left);
+}
+
+void weir_job_filter_remove(struct weir_node *filter, struct weir_node *below)
+{
+    struct leftover *left;
+
+    if (!try_remove(filter, below, FIRST_NS)) {
+        weir_node_unref(filter);
+        weir_node_unref(below);
+        return;
+    }
+    left = weir_new(struct leftover);
+    *left = (struct leftover){ filter, below };
+    weir_co_start(weir_loop_control(), remove_later, left);
+}

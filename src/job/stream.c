@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Stream: a policy on the copy engine and the copy-on-read filter.
+ *
+ *     export                export                  export
+ *       |                     |                       |
+ *      top          ->   copy-on-read        ->      top
+ *       |                     |                       |
+ *      mid                   top - mid - base        base
+ *       |
+ *      base
+ *
+ * The filter keeps the chain as it is, and copies what guests read; the engine goes over all of the disk. What both
+ * write is stored only where the top has nothing, so guests' writes need not be watched. The end is one step of the
+ * graph: the filter goes, the backing link moves, and the image says so.
+ */
+#include "filter/copy_on_read.h"
+#include "job/chain.h"
+#include "job/filter.h"
+#include "job/internal.h"
+#include "job/stream_internal.h"
+#include "sys/sys.h"
+#include <errno.h>
+#include <string.h>
+
+/* How long letting go of storage that does not answer may take. */
+#define LET_GO_NS (500 * 1000000LL)
+
+/* ---- the run ---- */
+
+/* Tells of an error; 0: go on once it is not paused any more. */
+static weir_co_fn int io_error(struct stream *stream, int error, bool write)
+{
+    struct weir_job *job = &stream->job;
+
+    if (weir_job_io_error(job, stream->on_error, error, write))
+        return weir_job_fail(job, error, "Could not %s '%s': %s", write ? "write to" : "read",
+                             weir_node_file_name(stream->top), strerror(-error));
+    while (job->user_paused && !job->cancelled)
+        weir_job_wait(job, -1);
+    return 0;
+}
+
+static weir_co_fn int stream_run(struct weir_job *job)
+{
+    struct stream *stream = stream_of(job);
+    int told = 0, ret = 0;
+
+    weir_copy_set_paused(stream->copy, job->paused);
+    weir_copy_start(stream->copy);
+    while (!ret) {
+        struct weir_copy_state state = weir_copy_state(stream->copy);
+        int ignored = atomic_load(&stream->ignored);
+
+        if (job->cancelled)
+            return -ECANCELED;
+        if (ignored && !told)
+            (void)!weir_job_io_error(job, WEIR_JOB_ON_ERROR_IGNORE, ignored,
+                                     atomic_load(&stream->ignored_write));
+        told = ignored;
+        if (state.error) {
+            ret = io_error(stream, state.error, state.error_write);
+            if (!ret)
+                weir_copy_retry(stream->copy);
+        } else if (state.idle && !job->paused) {
+            break;
+        } else {
+            weir_job_wait(job, -1);
+        }
+    }
+    if (!ret && told)
+        ret = weir_job_fail(job, told, "Could not %s '%s': %s",
+                            atomic_load(&stream->ignored_write) ? "write to" : "read",
+                            weir_node_file_name(stream->top), strerror(-told));
+    return ret;
+}
+
+/* ---- the end ---- */
+
+/* What the top is to stand on: the node that was named, or what lies below the lowest layer now; NULL: nothing. */
+static int find_base(const struct stream *stream, struct weir_node **ret_base, struct weir_error **err)
+{
+    const struct weir_edge *cow = weir_node_cow(stream->bottom);
+
+    *ret_base = cow ? cow->node : NULL;
+    if (!stream->base)
+        return 0;
+    *ret_base = stream->base;
+    if (cow && weir_chain_has(cow->node, stream->base))
+        return 0;
+    return weir_error_set(err, -EINVAL, "Node '%s' is not a backing image of '%s' any more",
+                          stream->base->name, stream->bottom->name);
+}
+
+static weir_co_fn int relink(struct stream *stream, struct weir_tran *tran, struct weir_error **err)
+{
+    struct weir_edge *cow = weir_node_cow(stream->top);
+    struct weir_node *base;
+    int ret = find_base(stream, &base, err);
+
+    if (ret || !cow || stream->bottom == stream->top)
+        return ret; /* nothing below it goes */
+    return weir_chain_set_backing(tran, stream->top, base, stream->backing_file, stream->mask_protocol, err);
+}
+
+static weir_co_fn int end_drained(struct stream *stream, struct weir_error **err)
+{
+    struct weir_tran *tran = weir_tran_new();
+    int ret;
+
+    weir_copy_on_read_thaw(stream->filter);
+    ret = weir_job_filter_take_out(tran, stream->filter, stream->device, err);
+    if (!ret)
+        ret = relink(stream, tran, err);
+    if (ret) {
+        weir_tran_abort(tran);
+        return ret;
+    }
+    ret = weir_tran_finish(tran, err);
+    stream->inserted = ret;
+    return ret;
+}
+
+static weir_co_fn int stream_prepare(struct weir_job *job)
+{
+    struct stream *stream = stream_of(job);
+    struct weir_node *nodes[] = { stream->filter, stream->top };
+    struct weir_drain drain = { 0 };
+    WEIR_AUTO_ERROR err = NULL;
+    int ret;
+
+    weir_copy_stop(stream->copy);
+    weir_graph_lock();
+    ret = weir_drain_begin(&drain, nodes, WEIR_ARRAY_SIZE(nodes), WEIR_DRAIN_LIMIT_NS, &err);
+    if (!ret) {
+        ret = end_drained(stream, &err);
+        weir_drain_end(&drain);
+    }
+    weir_graph_unlock();
+    return ret ? weir_job_fail(job, ret, "%s", weir_error_text(err)) : 0;
+}
+
+static weir_co_fn void stream_clean(struct weir_job *job)
+{
+    struct stream *stream = stream_of(job);
+
+    if (stream->copy) {
+        if (stream->inserted)
+            weir_copy_on_read_let_go(stream->filter);
+        weir_copy_stop(stream->copy);
+    }
+    if (stream->edge)
+        weir_root_detach(weir_steal(&stream->edge), LET_GO_NS);
+    if (!stream->inserted)
+        return;
+    weir_graph_lock();
+    weir_copy_on_read_thaw(stream->filter);
+    weir_graph_unlock();
+    stream->inserted = false;
+    weir_job_filter_remove(weir_steal(&stream->filter), weir_node_ref(stream->device));
+}
+
+/* ---- verbs ---- */
+
+static bool stream_cancel(struct weir_job *job, bool force)
+{
+    struct stream *stream = stream_of(job);
+
+    if (stream->inserted && !job->decided)
+        weir_copy_on_read_let_go(stream->filter);
+    return true;
+}
+
+static void stream_set_speed(struct weir_job *job, uint64_t speed)
+{
+    if (stream_of(job)->copy)
+        weir_copy_set_speed(stream_of(job)->copy, speed);
+}
+
+static void stream_pause_changed(struct weir_job *job)
+{
+    if (stream_of(job)->copy)
+        weir_copy_set_paused(stream_of(job)->copy, job->paused);
+}
+
+static void stream_update(struct weir_job *job)
+{
+    struct stream *stream = stream_of(job);
+
+    if (!stream->copy)
+        return;
+    job->progress = weir_copy_state(stream->copy).copied;
+    job->total = weir_bitmap_size(stream->bitmap);
+}
+
+static void stream_free(struct weir_job *job)
+{
+    struct stream *stream = stream_of(job);
+
+    weir_copy_free(stream->copy);
+    if (stream->ranges)
+        weir_range_table_free(stream->ranges);
+    weir_bitmap_free(stream->bitmap);
+    weir_node_unref(stream->filter);
+    weir_node_unref(stream->device);
+    weir_node_unref(stream->top);
+    weir_node_unref(stream->bottom);
+    weir_node_unref(stream->base);
+    free(stream->backing_file);
+}
+
+const struct weir_job_driver weir_stream_driver = {
+    .type = "stream",
+    .is_block_job = true,
+    .size = sizeof(struct stream),
+    .run = stream_run,
+    .prepare = stream_prepare,
+    .clean = stream_clean,
+    .cancel = stream_cancel,
+    .set_speed = stream_set_speed,
+    .pause_changed = stream_pause_changed,
+    .update = stream_update,
+    .free = stream_free,
+};
