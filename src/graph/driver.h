@@ -200,6 +200,13 @@ struct weir_driver {
     void (*drain_begin)(struct weir_node *node);
     void (*drain_end)(struct weir_node *node);
 
+    /*
+     * The node, opened read-only, is to take writes, or no more. A protocol: it may be opened for writing from now on,
+     * once perm_prepare() asks (or is not any more). Others: what opening for writing does, as their children are
+     * writable by now; or what closing does, as far as it is about writing. Drained. Going back cannot fail.
+     */
+    int (*set_read_only)(struct weir_node *node, bool read_only, struct weir_error **err) weir_co_fn;
+
     /* The file name a person would know the node by, or NULL; borrowed from the node. */
     const char *(*filename)(struct weir_node *node);
     /* Bytes taken on the host; -ENOTSUP where nobody can say. */

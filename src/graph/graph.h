@@ -74,6 +74,22 @@ void weir_chain_unfreeze(struct weir_node *top, struct weir_node *bottom);
 /* -EPERM with the text that names the link, if it is frozen. */
 int weir_edge_check_thawed(const struct weir_edge *edge, struct weir_error **err) weir_must_check;
 
+/* ---- read-only nodes made writable ---- */
+struct weir_writable {
+    struct weir_node *nodes[8]; /* referenced; children before parents */
+    unsigned count, told;
+};
+/*
+ * Makes a read-only node writable, with all that it stores its data in; what is writable already stays as it is. On
+ * failure nothing has changed. Lock held, drained.
+ */
+int weir_node_make_writable(struct weir_node *node, struct weir_writable *ret_writable,
+                            struct weir_error **err) weir_co_fn weir_must_check;
+/* Makes just these read-only again: nobody may write to them any more. Lock held, drained. */
+void weir_node_make_read_only(struct weir_writable *writable) weir_co_fn;
+/* They stay writable. */
+void weir_writable_done(struct weir_writable *writable);
+
 /* ---- damaged images ---- */
 /*
  * A driver has found the metadata of @node damaged (@text: what, static; @offset: where, bytes); @fatal: it takes no

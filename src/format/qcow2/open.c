@@ -146,31 +146,39 @@ static weir_co_fn int read_header(struct weir_node *node, struct weir_error **er
     return ret ? ret : read_extensions(node, first, length, err);
 }
 
-/* What an image does not allow to write to; or it becomes read-only where the user leaves that open. */
+/* What an image does not allow to write to. */
+static int check_image_writable(const struct weir_node *node, struct weir_error **err)
+{
+    const struct qcow2 *q = node->state;
+
+    if (q->header.incompatible & QCOW2_INCOMPAT_CORRUPT)
+        return weir_error_set(err, -EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
+    if (!q->bitmap_count)
+        return 0;
+    return weir_error_set(
+        err, -ENOTSUP,
+        "The image has %u persistent dirty bitmaps (the first is '%s'), which writing would "
+        "make invalid; open it with read-only=on, or remove them first: qemu-img bitmap "
+        "--remove IMAGE BITMAP",
+        q->bitmap_count, q->bitmaps[0].name);
+}
+
+/* Such an image becomes read-only where the user leaves that open. */
 static int check_writable(struct weir_node *node, const struct weir_opts_qcow2 *opts, struct weir_error **err)
 {
     struct qcow2 *q = node->state;
+    int ret;
 
     if (opts->x_repair)
         q->failed = true; /* open for the repair alone: nobody writes */
     if (node->read_only || opts->x_repair)
         return 0;
-    if (q->header.incompatible & QCOW2_INCOMPAT_CORRUPT) {
-        if (!node->auto_read_only)
-            return weir_error_set(err, -EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
-    } else if (q->bitmap_count) {
-        if (!node->auto_read_only)
-            return weir_error_set(
-                err, -ENOTSUP,
-                "The image has %u persistent dirty bitmaps (the first is '%s'), which writing would "
-                "make invalid; open it with read-only=on, or remove them first: qemu-img bitmap "
-                "--remove IMAGE BITMAP",
-                q->bitmap_count, q->bitmaps[0].name);
-    } else {
-        return 0;
+    ret = check_image_writable(node, node->auto_read_only ? NULL : err);
+    if (ret && node->auto_read_only) {
+        node->read_only = true;
+        ret = 0;
     }
-    node->read_only = true;
-    return 0;
+    return ret;
 }
 
 /* ---- children ---- */
@@ -474,19 +482,51 @@ int qcow2_open(struct weir_node *node, const void *options, struct weir_error **
     return 0;
 }
 
+/* What closing an image that was writable still says on disk. */
+static weir_co_fn void end_writing(struct weir_node *node)
+{
+    struct qcow2 *q = node->state;
+
+    if (node->read_only || !q->lazy_refcounts || q->failed)
+        return;
+    weir_meta_lazy_counts(node, false);
+    /* The counts, what they free, and only then the word that they can be trusted. */
+    if (!weir_meta_sync(node) && !weir_meta_sync(node)) {
+        q->header.incompatible &= ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
+        if (!qcow2_header_put(node))
+            (void)!weir_meta_sync(node); /* failed: the next one repairs */
+    }
+}
+
+int qcow2_set_read_only(struct weir_node *node, bool read_only, struct weir_error **err)
+{
+    struct qcow2 *q = node->state;
+    int ret;
+
+    if (!read_only) {
+        if (q->failed)
+            return weir_error_set(err, -EIO, "Image of node '%s' is damaged, or open for repair only",
+                                  node->name);
+        if (q->header.incompatible & QCOW2_INCOMPAT_DIRTY)
+            return weir_error_set(err, -EIO,
+                                  "Image of node '%s' is dirty: it is repaired when it is opened for writing",
+                                  node->name);
+        ret = check_image_writable(node, err);
+        return ret ? ret : begin_writing(node, err);
+    }
+    /* The first one releases what was given up, the second makes the lower counts durable. */
+    ret = weir_meta_sync(node);
+    if (!ret)
+        ret = weir_meta_sync(node);
+    end_writing(node);
+    return ret;
+}
+
 void qcow2_close(struct weir_node *node)
 {
     struct qcow2 *q = node->state;
 
-    if (!node->read_only && q->lazy_refcounts && !q->failed) {
-        weir_meta_lazy_counts(node, false);
-        /* The counts, what they free, and only then the word that they can be trusted. */
-        if (!weir_meta_sync(node) && !weir_meta_sync(node)) {
-            q->header.incompatible &= ~(uint64_t)QCOW2_INCOMPAT_DIRTY;
-            if (!qcow2_header_put(node))
-                (void)!weir_meta_sync(node); /* failed: the next one repairs */
-        }
-    }
+    end_writing(node);
     weir_meta_done(node);
     free_all(q);
 }

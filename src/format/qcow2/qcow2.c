@@ -114,6 +114,7 @@ const struct weir_driver weir_driver_qcow2 = {
     .decode = qcow2_decode_slot,
     .encode = qcow2_encode_slot,
     .describe = qcow2_describe,
+    .set_read_only = qcow2_set_read_only,
     .set_backing_name = qcow2_set_backing_name,
     .create = &qcow2_create_ops,
     .check = &qcow2_check_ops,

@@ -268,6 +268,10 @@ void qcow2_bitmaps_free(struct qcow2 *q);
 /* ---- describe.c ---- */
 void qcow2_describe(struct weir_node *node, json_t *image);
 
+/* ---- open.c ---- */
+/* The slot of struct weir_driver. */
+int qcow2_set_read_only(struct weir_node *node, bool read_only, struct weir_error **err) weir_co_fn;
+
 /* ---- backing.c ---- */
 /* The slot set_backing_name of struct weir_driver. */
 int qcow2_set_backing_name(struct weir_node *node, const char *name, const char *format,

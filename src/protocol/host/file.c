@@ -33,6 +33,7 @@ const struct weir_driver weir_driver_file = {
     .perm_prepare = weir_host_perm_prepare,
     .perm_commit = weir_host_perm_commit,
     .perm_abort = weir_host_perm_abort,
+    .set_read_only = weir_host_set_read_only,
     .submit = weir_host_submit,
     .try_submit = weir_host_try_submit,
     .filename = weir_host_filename,

@@ -130,6 +130,7 @@ int weir_host_call(struct weir_host_file *host, int (*run)(void *arg), void *arg
 /* ---- lock.c: permissions ---- */
 int weir_host_perm_prepare(struct weir_node *node, unsigned perm, unsigned shared,
                            struct weir_error **err) weir_co_fn;
+int weir_host_set_read_only(struct weir_node *node, bool read_only, struct weir_error **err) weir_co_fn;
 void weir_host_perm_commit(struct weir_node *node) weir_co_fn;
 void weir_host_perm_abort(struct weir_node *node) weir_co_fn;
 /*

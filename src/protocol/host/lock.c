@@ -257,3 +257,12 @@ void weir_host_perm_abort(struct weir_node *node)
     weir_host_fd_unref(weir_steal(&host->next_write_fd));
     drop_locks(host, &host->next_locks, &host->locks);
 }
+
+/* Like a file that is read-only for as long as nobody writes. */
+int weir_host_set_read_only(struct weir_node *node, bool read_only, struct weir_error **err)
+{
+    struct weir_host_file *host = weir_node_state(node);
+
+    host->dynamic = !read_only;
+    return 0;
+}
