@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import random
+import socket
 import subprocess
 import threading
 import time
@@ -16,15 +17,20 @@ from weirtest import KiB, MiB, QmpError, file_bytes, fill, nbd_connect, run, wai
 SIZE = 4 * MiB
 
 
+def listens(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
-def serve(tmp):
+def serve():
     """serve(*command) starts a server that listens at the last argument's path, and waits until it does."""
     running = []
 
     def begin(path, *command):
         process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL)
         running.append(process)
-        wait_until(lambda: os.path.exists(path) or process.poll() is not None, 20, 'the server listens')
+        wait_until(lambda: listens(path) or process.poll() is not None, 20, 'the server listens')
         assert process.poll() is None, command
         return process
     yield begin
