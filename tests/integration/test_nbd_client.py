@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The driver nbd: a node over an export of nbdkit, qemu-nbd, qemu-storage-daemon, or of another daemon of ours."""
-import contextlib
 import errno
-import os
 import random
-import socket
-import subprocess
 import threading
 import time
 
@@ -13,107 +9,7 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, fill, nbd_connect, run, wait_until
-
-SIZE = 4 * MiB
-
-
-def listens(path):
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
-@pytest.fixture
-def serve():
-    """serve(*command) starts a server that listens at the last argument's path, and waits until it does."""
-    running = []
-
-    def begin(path, *command):
-        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL)
-        running.append(process)
-        wait_until(lambda: listens(path) or process.poll() is not None, 20, 'the server listens')
-        assert process.poll() is None, command
-        return process
-    yield begin
-    for process in running:
-        process.kill()
-        process.wait(20)
-
-
-@pytest.fixture
-def nbdkit(serve, tmp):
-    """nbdkit(*arguments, name=...) -> path of its socket."""
-    def begin(*arguments, name='kit'):
-        path = tmp / name
-        serve(path, 'nbdkit', '-f', '-U', path, *arguments)
-        return str(path)
-    return begin
-
-
-def address(path):
-    return {'type': 'unix', 'path': str(path)}
-
-
-def add(daemon, path, node='n', **options):
-    server = path if isinstance(path, dict) else address(path)
-    daemon.qmp('blockdev-add', dict({'driver': 'nbd', 'node-name': node, 'server': server, 'discard': 'unmap'},
-                                    **{k.replace('_', '-'): v for k, v in options.items()}))
-
-
-def refused(daemon, path, **options):
-    with pytest.raises(QmpError) as caught:
-        add(daemon, path, **options)
-    assert caught.value.error_class == 'GenericError'
-    return caught.value.text
-
-
-def opened(daemon, path, node='n', writable=True, **options):
-    """A client of our export of a node over the server's."""
-    add(daemon, path, node, **options)
-    return nbd_connect(daemon.export(node, writable=writable), strict=False)
-
-
-def gone(daemon, node='n'):
-    daemon.qmp('block-export-del', id=node, mode='hard')
-    daemon.qmp.event('BLOCK_EXPORT_DELETED', id=node)
-    daemon.qmp('blockdev-del', node_name=node)
-
-
-def fails(number, call, *args):
-    with pytest.raises(nbd.Error) as caught:
-        call(*args)
-    assert caught.value.errnum == number, caught.value
-
-
-def extents(handle, offset=0, length=SIZE):
-    found = []
-    handle.block_status(length, offset, lambda _context, at, entries, _error: found.extend(
-        zip(entries[0::2], entries[1::2])) or 0)
-    return found
-
-
-def exercise(handle, size=SIZE, rounds=200, align=1, seed=1):
-    """Random requests against a shadow; the whole disk is compared in the end."""
-    rnd = random.Random(seed)
-    shadow = bytearray(handle.pread(size, 0))
-    for _ in range(rounds):
-        offset = rnd.randrange(size // align) * align
-        length = min(rnd.randrange(1, 300 * KiB // align) * align, size - offset)
-        kind = rnd.randrange(5)
-        if kind == 0:
-            shadow[offset:offset + length] = data = rnd.randbytes(length)
-            handle.pwrite(data, offset, nbd.CMD_FLAG_FUA if rnd.randrange(2) else 0)
-        elif kind == 1:
-            shadow[offset:offset + length] = bytes(length)
-            handle.zero(length, offset, rnd.choice((0, nbd.CMD_FLAG_NO_HOLE)))
-        elif kind == 2:
-            handle.trim(length, offset)
-            shadow[offset:offset + length] = handle.pread(length, offset)
-        elif kind == 3:
-            assert handle.pread(length, offset) == shadow[offset:offset + length]
-        else:
-            handle.flush()
-    assert handle.pread(size, 0) == shadow
-    return bytes(shadow)
+from weirtest.remote import SIZE, add, address, clients_of, exercise, extents, fails, finish, gone, many, opened, refused
 
 
 # ---- servers ----
@@ -298,12 +194,6 @@ def test_nbd_client_open_timeout(daemon, tmp, serve):
     assert nbd_connect(daemon.export('n')).get_size() == MiB
 
 
-def clients_of(pid, path):
-    """Connections that the server holds on its socket."""
-    return sum(str(path) in line and f'pid={pid},' in line for line in run('ss', '-Hxnp').splitlines()
-               if 'ESTAB' in line)
-
-
 def test_nbd_client_connections(daemon, tmp, serve):
     """x-connections: so many, if the server says that this is fine."""
     path = tmp / 'many'
@@ -321,23 +211,6 @@ def test_nbd_client_connections(daemon, tmp, serve):
     handle = opened(daemon, path, x_connections=4)
     many(handle, 100)
     assert clients_of(server.pid, path) == 1
-
-
-def many(handle, count, size=SIZE):
-    """So many requests at a time, each on a block of its own, twice; compared."""
-    written = {i: bytes([i % 251 + 1]) * 4096 for i in range(min(count, size // 4096))}
-    finish(handle, [handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), i * 4096)
-                    for i, data in written.items()])
-    buffers = {i: nbd.Buffer(4096) for i in written}
-    finish(handle, [handle.aio_pread(buffer, i * 4096) for i, buffer in buffers.items()])
-    for i, data in written.items():
-        assert buffers[i].to_bytearray() == data
-
-
-def finish(handle, cookies):
-    for cookie in cookies:
-        while not handle.aio_command_completed(cookie):
-            handle.poll(-1)
 
 
 # ---- errors ----
@@ -428,139 +301,3 @@ def half(handle, index):
         handle.pwrite(data, offset)
         assert handle.pread(len(data), offset) == data
     handle.pwrite(bytes([index + 1]) * 4096, index * MiB)
-
-
-# ---- losses ----
-
-class Server:
-    """qemu-nbd on an image, to be killed and started again."""
-
-    def __init__(self, tmp, serve, size=SIZE):
-        self.path, self.image, self.serve = tmp / 'sock', fill(tmp / 'disk.img', size), serve
-        self.process = None
-        self.start()
-
-    def start(self):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        self.process = self.serve(self.path, 'qemu-nbd', '-t', '-e', '16', '-k', self.path, '-f', 'raw',
-                                  '--discard=unmap', self.image)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(20)
-
-
-@pytest.fixture
-def server(tmp, serve):
-    return Server(tmp, serve)
-
-
-def reads(handle):
-    with contextlib.suppress(nbd.Error):
-        return handle.pread(512, 0) and True
-    return False
-
-
-def test_nbd_client_no_delay(daemon, server):
-    """Without reconnect-delay requests fail while there is no server, and work again once there is one."""
-    handle = opened(daemon, server.path)
-    assert reads(handle)
-    server.kill()
-    fails(errno.EIO, handle.pread, 512, 0)
-    fails(errno.EIO, handle.pwrite, b'x' * 512, 0)
-    fails(errno.EIO, handle.flush)
-    server.start()
-    wait_until(lambda: reads(handle), 20, 'connected again')
-    handle.pwrite(b'x' * 512, 0)
-    handle.flush()
-    assert file_bytes(server.image, 0, 512) == b'x' * 512
-
-
-def test_nbd_client_idle_restart(daemon, server):
-    """A server that is restarted while nobody asks anything is connected to again, without a failure."""
-    handle = opened(daemon, server.path)
-    assert reads(handle)
-    server.kill()
-    server.start()
-    wait_until(lambda: clients_of(server.process.pid, server.path), 20, 'connected again')
-    assert reads(handle)
-
-
-def test_nbd_client_delay_passes(daemon, server):
-    """Requests wait for reconnect-delay and then fail, later ones at once."""
-    handle = opened(daemon, server.path, reconnect_delay=1)
-    server.kill()
-    began = time.monotonic()
-    fails(errno.EIO, handle.pread, 512, 0)
-    assert time.monotonic() - began < 8
-    began = time.monotonic()
-    fails(errno.EIO, handle.pread, 512, 0)
-    assert time.monotonic() - began < 0.9
-    server.start()
-    wait_until(lambda: reads(handle), 20, 'connected again')
-
-
-@pytest.mark.parametrize('connections', [1, 4])
-def test_nbd_client_reconnect_under_load(daemon, server, connections):
-    """A server that is killed again and again: no request fails, and nothing that was written is lost."""
-    handle = opened(daemon, server.path, reconnect_delay=60, x_connections=connections)
-    stop = threading.Event()
-
-    def restart():
-        while not stop.wait(0.3):
-            server.kill()
-            server.start()
-    thread = threading.Thread(target=restart)
-    thread.start()
-    try:
-        for seed in range(3):
-            exercise(handle, rounds=150, seed=seed)
-            many(handle, 100)
-            content = handle.pread(SIZE, 0)
-    finally:
-        stop.set()
-        thread.join(30)
-    handle.flush()
-    assert file_bytes(server.image, 0, SIZE) == content
-
-
-def test_nbd_client_other_size(daemon, server):
-    """A server that comes back with another disk is not taken for the old one."""
-    handle = opened(daemon, server.path, reconnect_delay=1)
-    server.kill()
-    os.truncate(server.image, SIZE // 2)
-    server.start()
-    fails(errno.EIO, handle.pread, 512, 0)
-    server.kill()
-    os.truncate(server.image, SIZE)
-    server.start()
-    wait_until(lambda: reads(handle), 20, 'connected again')
-
-
-def test_nbd_client_del_while_down(daemon, server):
-    """A node without a server goes when it is told to, with what waits in it."""
-    add(daemon, server.path, reconnect_delay=2)
-    handle = nbd_connect(daemon.export('n'))
-    server.kill()
-    buffer = nbd.Buffer(512)
-    handle.aio_pread(buffer, 0)
-    began = time.monotonic()
-    gone(daemon)
-    assert time.monotonic() - began < 9
-    wait_until(lambda: not daemon.qmp('query-named-block-nodes'), 15, 'the node is gone')
-
-
-def test_nbd_client_stuck_server(start, server):
-    """A server that stops without hanging up holds up neither blockdev-del nor quit."""
-    daemon = start()
-    daemon.serve_nbd()
-    add(daemon, server.path)
-    handle = nbd_connect(daemon.export('n'))
-    server.process.send_signal(19)
-    handle.aio_pread(nbd.Buffer(512), 0)
-    refused(daemon, server.path, node='m', open_timeout=0)  # no answer to the negotiation
-    daemon.qmp('block-export-del', id='n', mode='hard')
-    daemon.qmp.event('BLOCK_EXPORT_DELETED', timeout=20, id='n')
-    daemon.qmp('blockdev-del', node_name='n')
-    daemon.stop()

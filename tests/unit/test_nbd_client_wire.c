@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The client's side of the NBD wire: the negotiation with servers that can more or less, or lie; heads; pieces of reads.
+ * The client's side of the NBD wire: the negotiation with servers that can more or less, or lie; heads; pieces of
+ * reads.
  */
 #include "unit.h"
 #include "base/alloc.h"

@@ -36,8 +36,8 @@ def simple(cookie, code=0):
 class NbdServer:
     """Serves a bytearray at a unix socket, one thread a connection.
 
-    @hook(kind, cookie, offset, length, payload) answers instead, if it returns bytes: they are sent as they are. None: the
-    usual answer. An exception hangs up.
+    @hook(kind, cookie, offset, length, payload) answers instead, if it returns bytes: they are sent as they are. None:
+    the usual answer. EOFError hangs up.
     """
 
     def __init__(self, path, size, hook=None, flags=FLAGS):
