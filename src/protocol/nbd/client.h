@@ -9,11 +9,13 @@
  *
  * A *keeper* is a coroutine on the control loop, one for each connection. It connects, looks whether the other end has
  * hung up while nobody asks anything, and connects again. A command whose connection is lost does not fail but is sent
- * again on the next one: reads for want of an answer, changes because they are the same when they are done twice. Its
- * caller waits all the time and holds what locks it holds, so nothing newer on its range can be overtaken here. (A
- * server that goes on with what a dead connection has sent, after it has answered on a new one, could do so: the
- * protocol has no means against that.) With reconnect-delay 0 such a command fails with -EIO, and so does every one
- * until there is a connection again.
+ * again: reads for want of an answer, changes because they are the same when they are done twice. Its caller waits all
+ * the time and holds what locks it holds, so nothing newer on its range is overtaken by what is sent here. With
+ * reconnect-delay 0 such a command fails with -EIO, and so does every one until there is a connection again.
+ *
+ * What the protocol cannot prevent: a server that lives on may still be busy with a change from a connection that it lost,
+ * after it has answered the same change and a newer one on another. So a change is never sent again on a connection that
+ * was there before the loss, which would make this likely. After the end of the server's process it cannot happen.
  */
 #ifndef WEIR_PROTOCOL_NBD_CLIENT_H
 #define WEIR_PROTOCOL_NBD_CLIENT_H
@@ -58,6 +60,7 @@ struct nbd_connection {
     struct nbd_client *client;
     int fd;
     atomic_uint refs;
+    uint64_t number; /* the later it was made, the higher */
     struct nbd_export_info info;
 
     struct weir_mutex mutex;
@@ -113,6 +116,7 @@ struct nbd_client {
     struct weir_co_queue keeper_queue; /* keepers at rest, and who waits for their end */
     struct nbd_connection *up[NBD_CONNECTIONS_MAX];
     unsigned up_count, running; /* connections in `up`, keepers */
+    uint64_t numbers;           /* connections so far */
     int64_t lost_ns;            /* since when there is none */
     bool closing;
 };
@@ -154,8 +158,13 @@ int nbd_client_start(struct nbd_client *client, unsigned connections, uint32_t l
                      struct weir_error **err) weir_co_fn weir_must_check;
 /* Ends all connections; there are no requests any more. Control loop. */
 void nbd_client_stop(struct nbd_client *client) weir_co_fn;
-/* A new reference to a connection; NULL past @limit_ns (-1: reconnect-delay after the last one was lost). Any loop. */
-struct nbd_connection *nbd_client_get(struct nbd_client *client, int64_t limit_ns) weir_co_fn;
+/*
+ * A new reference to a connection with a number above @above; NULL past @limit_ns (-1: reconnect-delay after the last
+ * one was lost). Any loop.
+ */
+struct nbd_connection *nbd_client_get(struct nbd_client *client, uint64_t above, int64_t limit_ns) weir_co_fn;
+/* The number of the latest connection. Any loop. */
+uint64_t nbd_client_latest(struct nbd_client *client);
 /* The connection does not take commands any more. Any loop; once for each. */
 void nbd_client_lost(struct nbd_client *client, struct nbd_connection *connection);
 

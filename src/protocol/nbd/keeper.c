@@ -25,7 +25,7 @@
 /* ---- for requests ---- */
 
 /* Mutex held. */
-static struct nbd_connection *least_busy(struct nbd_client *client)
+static struct nbd_connection *least_busy(struct nbd_client *client, uint64_t above)
 {
     struct nbd_connection *best = NULL;
     unsigned best_load = 0;
@@ -34,7 +34,7 @@ static struct nbd_connection *least_busy(struct nbd_client *client)
         struct nbd_connection *connection = client->up[i];
         unsigned load;
 
-        if (!connection)
+        if (!connection || connection->number <= above)
             continue;
         load = atomic_load_explicit(&connection->in_flight, memory_order_relaxed);
         if (!best || load < best_load) {
@@ -45,7 +45,7 @@ static struct nbd_connection *least_busy(struct nbd_client *client)
     return best;
 }
 
-struct nbd_connection *nbd_client_get(struct nbd_client *client, int64_t limit_ns)
+struct nbd_connection *nbd_client_get(struct nbd_client *client, uint64_t above, int64_t limit_ns)
 {
     struct nbd_connection *connection;
     int ret = 0;
@@ -54,13 +54,20 @@ struct nbd_connection *nbd_client_get(struct nbd_client *client, int64_t limit_n
     for (;;) {
         int64_t until = limit_ns >= 0 ? limit_ns : client->lost_ns + client->reconnect_ns;
 
-        connection = client->closing ? NULL : least_busy(client);
+        connection = client->closing ? NULL : least_busy(client, above);
         if (connection)
             return nbd_connection_ref(connection);
         if (client->closing || ret == -ETIMEDOUT || weir_sys->clock_ns() >= until)
             return NULL;
         ret = weir_co_queue_wait_until(&client->queue, &client->mutex, until);
     }
+}
+
+uint64_t nbd_client_latest(struct nbd_client *client)
+{
+    WEIR_SCOPE_LOCK(&client->mutex);
+
+    return client->numbers;
 }
 
 void nbd_client_lost(struct nbd_client *client, struct nbd_connection *connection)
@@ -116,6 +123,7 @@ static void show(struct nbd_keeper *keeper)
 {
     struct nbd_client *client = keeper->client;
 
+    keeper->connection->number = ++client->numbers;
     client->up[keeper->index] = keeper->connection;
     client->up_count++;
     weir_co_queue_wake_all(&client->queue);

@@ -7,13 +7,20 @@
 #include "io/request.h"
 #include <errno.h>
 
-/* Sent again after a loss, for as long as reconnect-delay allows; at once where another connection is up. */
+static bool changes(const struct nbd_command *command)
+{
+    return command->type == NBD_CMD_WRITE || command->type == NBD_CMD_WRITE_ZEROES ||
+           command->type == NBD_CMD_TRIM;
+}
+
+/* Sent again after a loss, for as long as reconnect-delay allows; what changes nothing at once where a connection is up. */
 static weir_co_fn int perform(struct nbd_client *client, struct nbd_command *command)
 {
     int64_t limit_ns = -1;
+    uint64_t above = 0;
 
     for (unsigned losses = 0;;) {
-        struct nbd_connection *connection = nbd_client_get(client, limit_ns);
+        struct nbd_connection *connection = nbd_client_get(client, above, limit_ns);
         int ret;
 
         if (!connection)
@@ -27,6 +34,8 @@ static weir_co_fn int perform(struct nbd_client *client, struct nbd_command *com
         /* With a server that takes connections and drops them this must end too. */
         if (++losses >= client->connections && weir_sys->clock_ns() >= limit_ns)
             return -EIO;
+        if (changes(command))
+            above = nbd_client_latest(client);
     }
 }
 
