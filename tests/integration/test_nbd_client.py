@@ -9,7 +9,8 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, file_bytes, fill, nbd_connect, run, wait_until
-from weirtest.remote import SIZE, add, address, clients_of, exercise, extents, fails, finish, gone, many, opened, refused
+from weirtest.remote import (SIZE, add, address, clients_of, exercise, extents, fails, finish, gone, many, opened,
+                             refused)
 
 
 # ---- servers ----

@@ -13,7 +13,7 @@
 
 #define MS 1000000LL
 #define SECOND (1000 * MS)
-#define SEEDS 60u
+#define SEEDS 150u
 #define GUESTS 4u
 #define PART (128 * KIB) /* of the disk, for each guest */
 #define ROUNDS 40u
@@ -118,8 +118,8 @@ static weir_co_fn void start_server(void)
     WEIR_ASSERT(!weir_export_add(&disk, NULL));
 }
 
-/* Whether nothing is in flight that the server could do after the connection is gone, and after what is newer. */
-static bool may_cut(struct nbd_connection *connection)
+/* Not with changes in flight: the server could do them after the end of the connection, and after what is newer. */
+static bool cut_connection(struct nbd_connection *connection)
 {
     const struct nbd_command *command;
     WEIR_SCOPE_LOCK(&connection->mutex);
@@ -128,7 +128,7 @@ static bool may_cut(struct nbd_connection *connection)
         if (command->type == NBD_CMD_WRITE || command->type == NBD_CMD_WRITE_ZEROES)
             return false;
     }
-    return true;
+    return weir_sys->net.shutdown(connection->fd) == 0; /* nothing more can be sent */
 }
 
 static void cut(struct nbd_client *client)
@@ -136,16 +136,15 @@ static void cut(struct nbd_client *client)
     unsigned index = (unsigned)weir_sim_random(client->connections);
     WEIR_SCOPE_LOCK(&client->mutex);
 
-    if (client->up[index] && may_cut(client->up[index])) {
-        (void)weir_sys->net.shutdown(client->up[index]->fd);
+    if (client->up[index] && cut_connection(client->up[index]))
         cuts++;
-    }
 }
 
 static weir_co_fn void make_trouble(struct nbd_client *client)
 {
-    while (atomic_load(&running)) {
-        weir_co_sleep((int64_t)(1 + weir_sim_random(300)) * MS / 10);
+    /* With less and less of it, as all must come to an end also where the network is slow. */
+    for (uint64_t pause = 300; atomic_load(&running); pause += pause / 10) {
+        weir_co_sleep((int64_t)(1 + weir_sim_random(pause)) * MS / 10);
         if (!restarts || weir_sim_chance(800000)) {
             cut(client);
             continue;

@@ -58,7 +58,7 @@ static void lose_all(struct nbd_connection *connection)
 
     WEIR_ASSERT(!connection->reading);
     TAILQ_FOREACH (command, &connection->commands, link) {
-        command->lost = !command->done;
+        command->lost |= !command->done; /* it may have been lost before, and not have left yet */
         command->done = true;
         weir_co_queue_wake_all(&command->queue);
     }

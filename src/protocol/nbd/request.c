@@ -13,7 +13,9 @@ static bool changes(const struct nbd_command *command)
            command->type == NBD_CMD_TRIM;
 }
 
-/* Sent again after a loss, for as long as reconnect-delay allows; what changes nothing at once where a connection is up. */
+/*
+ * Sent again after a loss, for as long as reconnect-delay allows; what changes nothing at once where a connection is up.
+ */
 static weir_co_fn int perform(struct nbd_client *client, struct nbd_command *command)
 {
     int64_t limit_ns = -1;
