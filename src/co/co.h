@@ -47,6 +47,17 @@ int weir_co_work(int (*run)(void *arg), void *arg) weir_co_fn;
 int weir_co_work_until(int (*run)(void *arg), void (*release)(void *arg), void *arg,
                        int64_t deadline_ns) weir_co_fn;
 
+/* For somebody who may end a wait early. Begins zeroed; may be used again until it was cancelled. */
+struct weir_co_cancel {
+    struct weir_co *co; /* who waits */
+    bool cancelled;
+};
+/* The wait, or the next one, ends at once. On the loop of whoever waits. */
+void weir_co_cancel(struct weir_co_cancel *cancel);
+/* As weir_co_work_until(); also ends, with -ECANCELED, when @cancel is. */
+int weir_co_work_cancellable(int (*run)(void *arg), void (*release)(void *arg), void *arg,
+                             int64_t deadline_ns, struct weir_co_cancel *cancel) weir_co_fn;
+
 /* FIFO queue of waiting coroutines; guarded by a thread mutex of the caller's. */
 struct weir_co_waiter {
     struct weir_co *co;

@@ -160,12 +160,35 @@ static void limit_passed(struct weir_timer *timer)
 
 int weir_co_work_until(int (*run)(void *arg), void (*release)(void *arg), void *arg, int64_t deadline_ns)
 {
+    struct weir_co_cancel never = { 0 };
+
+    return weir_co_work_cancellable(run, release, arg, deadline_ns, &never);
+}
+
+void weir_co_cancel(struct weir_co_cancel *cancel)
+{
+    cancel->cancelled = true;
+    if (cancel->co)
+        weir_co_wake(cancel->co);
+}
+
+/* Whoever waits goes on; the worker cleans up. */
+static int leave_behind(struct limit *limit, struct weir_co_cancel *cancel)
+{
+    weir_timer_cancel(&limit->timer);
+    cancel->co = NULL;
+    return cancel->cancelled ? -ECANCELED : -ETIMEDOUT;
+}
+
+int weir_co_work_cancellable(int (*run)(void *arg), void (*release)(void *arg), void *arg,
+                             int64_t deadline_ns, struct weir_co_cancel *cancel)
+{
     struct limited_call *limited;
     struct limit limit = { .timer.run = limit_passed };
     int result;
 
     weir_co_assert();
-    limit.co = weir_co_self();
+    limit.co = cancel->co = weir_co_self();
     limited = weir_new(struct limited_call);
     limited->work.run = limited_run;
     limited->work.done = limited_done;
@@ -180,11 +203,12 @@ int weir_co_work_until(int (*run)(void *arg), void (*release)(void *arg), void *
     weir_sys->thread.work(&limited->work);
 
     while (!limited->done) {
+        if ((limit.passed || cancel->cancelled) && race_win(limited, RACE_ABANDONED))
+            return leave_behind(&limit, cancel);
         weir_co_yield();
-        if (limit.passed && !limited->done && race_win(limited, RACE_ABANDONED))
-            return -ETIMEDOUT;
     }
     weir_timer_cancel(&limit.timer);
+    cancel->co = NULL;
     result = limited->result;
     free(limited);
     return result;

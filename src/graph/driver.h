@@ -106,6 +106,8 @@ enum weir_driver_flags {
     WEIR_DRIVER_FORMAT = 1 << 1,
     WEIR_DRIVER_FILTER = 1 << 2,   /* exactly one filtered child, no COW child */
     WEIR_DRIVER_INTERNAL = 1 << 3, /* made by jobs, not by blockdev-add */
+    /* A leaf at the other end of a connection: a flush that failed may have met a cut line only; a later one counts. */
+    WEIR_DRIVER_REMOTE = 1 << 4,
 };
 
 /* Capabilities that are not part of the data path. */

@@ -5,13 +5,15 @@
 #include "graph/driver.h"
 
 extern const struct weir_driver weir_driver_blkdebug, weir_driver_copy_on_read, weir_driver_file,
-    weir_driver_host_device, weir_driver_mirror_top, weir_driver_null_co, weir_driver_qcow2, weir_driver_raw,
+    weir_driver_host_device, weir_driver_mirror_top, weir_driver_nbd, weir_driver_null_co, weir_driver_qcow2,
+    weir_driver_raw, weir_driver_throttle;
     weir_driver_throttle;
 
 static const struct weir_driver *const table[] = {
     /* protocol/ */
     &weir_driver_file,
     &weir_driver_host_device,
+    &weir_driver_nbd,
     &weir_driver_null_co,
     /* format/ */
     &weir_driver_qcow2,

@@ -279,7 +279,8 @@ static weir_co_fn int leaf_discard(struct weir_node *node, struct weir_request *
 
 /*
  * Flush of a protocol node: skipped when nothing has changed since the last good one; concurrent callers share.
- * Sticky failure: the kernel may have dropped the pages and marked them clean, a later success proves nothing.
+ * Sticky failure: the kernel may have dropped the pages and marked them clean, a later success proves nothing. Of a
+ * remote leaf that is for the server to say: here the next flush is sent again.
  */
 static weir_co_fn int leaf_flush(struct weir_node *node, struct weir_request *request)
 {
@@ -303,10 +304,10 @@ static weir_co_fn int leaf_flush(struct weir_node *node, struct weir_request *re
     ret = node->driver->submit(node, request);
     weir_mutex_lock(&io->flush_mutex);
     io->flush_running = false;
-    if (ret)
-        io->flush_error = ret;
-    else
+    if (!ret)
         io->flushed_changes = covered;
+    else if (!(node->driver->flags & WEIR_DRIVER_REMOTE))
+        io->flush_error = ret;
     weir_co_queue_wake_all(&io->flush_queue);
     weir_mutex_unlock(&io->flush_mutex);
     return ret;
@@ -372,8 +373,8 @@ int weir_leaf_io(struct weir_node *node, struct weir_request *request)
         change.flags &= ~(unsigned)WEIR_REQUEST_FUA;
     ret = leaf_change(node, &change);
     weir_io_changed(node);
-    if (ret == -EIO && (change.flags & WEIR_REQUEST_FUA) && (node->driver->flags & WEIR_DRIVER_PROTOCOL) &&
-        !node->cache_direct)
+    if (ret == -EIO && (change.flags & WEIR_REQUEST_FUA) && !node->cache_direct &&
+        (node->driver->flags & (WEIR_DRIVER_PROTOCOL | WEIR_DRIVER_REMOTE)) == WEIR_DRIVER_PROTOCOL)
         note_lost_pages(node);
     if (!ret && flush_after)
         ret = weir_node_submits(node, WEIR_OP_FLUSH) ? leaf_flush(node, &flush)

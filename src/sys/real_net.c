@@ -67,11 +67,11 @@ int weir_real_net_listen(const struct sockaddr *address, unsigned address_length
 static int await_connection(int fd)
 {
     struct pollfd wait = { .fd = fd, .events = POLLOUT };
-    int error = 0, ret = WEIR_REAL_RETRY(poll(&wait, 1, -1));
+    int error = 0, ret = WEIR_REAL_RETRY(poll(&wait, 1, WEIR_SYS_CONNECT_LIMIT_S * 1000));
     socklen_t length = sizeof(error);
 
-    if (ret < 0)
-        return ret;
+    if (ret <= 0)
+        return ret ? ret : -ETIMEDOUT;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
         return -errno;
     return -error;
@@ -80,13 +80,21 @@ static int await_connection(int fd)
 int weir_real_net_connect(const struct sockaddr *address, unsigned address_length)
 {
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct timeval limit = { .tv_sec = WEIR_SYS_CONNECT_LIMIT_S }, none = { 0 };
     int ret;
 
     if (fd < 0)
         return -errno;
-    ret = connect(fd, address, address_length) < 0 ? -errno : 0;
+    /* The limit of sends is that of connect() too. */
+    ret = WEIR_REAL_RETRY(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)));
+    if (ret == 0)
+        ret = connect(fd, address, address_length) < 0 ? -errno : 0;
     if (ret == -EINTR)
         ret = await_connection(fd);
+    else if (ret == -EINPROGRESS || ret == -EAGAIN)
+        ret = -ETIMEDOUT;
+    if (ret == 0)
+        ret = WEIR_REAL_RETRY(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none)));
     if (ret == 0)
         return fd;
     (void)close(fd);

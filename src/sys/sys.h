@@ -138,13 +138,18 @@ struct weir_sys_address {
     unsigned length; /* bytes of @address in use */
 };
 
+#define WEIR_SYS_CONNECT_LIMIT_S 10
+
 struct weir_sys_net_ops {
     /*
      * A listening stream socket, non-blocking, close-on-exec. On a worker. @reuse: inet: SO_REUSEADDR; unix: a
      * socket file at which nobody listens any more is replaced.
      */
     int (*listen)(const struct sockaddr *address, unsigned address_length, int backlog, bool reuse);
-    /* connect(2) to a stream socket; blocks. The descriptor is close-on-exec and blocking. On a worker. */
+    /*
+     * connect(2) to a stream socket; blocks, at most for WEIR_SYS_CONNECT_LIMIT_S, then -ETIMEDOUT. The descriptor is
+     * close-on-exec and blocking. On a worker.
+     */
     int (*connect)(const struct sockaddr *address, unsigned address_length);
     /* Any thread, never wait: sendmsg/recvmsg with MSG_DONTWAIT | @flags (MSG_NOSIGNAL is always set). */
     ssize_t (*send_now)(int fd, const struct iovec *iov, unsigned iovcnt, int flags);

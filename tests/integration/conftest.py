@@ -2,6 +2,8 @@
 """Fixtures: a short temporary directory, and daemons that must end in good order."""
 import pathlib
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
 
@@ -9,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from weirtest import Daemon, FuseDisk, fill  # noqa: E402 (needs the path above)
+from weirtest import Daemon, FuseDisk, fill, wait_until  # noqa: E402 (needs the path above)
 from weirtest.mirror import SIZE as MIRROR_SIZE  # noqa: E402
 
 
@@ -64,3 +66,35 @@ def fuse_disk(tmp):
     disk = FuseDisk(tmp)
     yield disk
     disk.close()
+
+
+def has_listener(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+@pytest.fixture
+def serve():
+    """serve(*command) starts a server that listens at the last argument's path, and waits until it does."""
+    running = []
+
+    def begin(path, *command):
+        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL)
+        running.append(process)
+        wait_until(lambda: has_listener(path) or process.poll() is not None, 20, 'the server listens')
+        assert process.poll() is None, command
+        return process
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait(20)
+
+
+@pytest.fixture
+def nbdkit(serve, tmp):
+    """nbdkit(*arguments, name=...) -> path of its socket."""
+    def begin(*arguments, name='kit'):
+        path = tmp / name
+        serve(path, 'nbdkit', '-f', '-U', path, *arguments)
+        return str(path)
+    return begin

@@ -138,17 +138,23 @@ static void match(struct sim_listener *listener)
 
 static int wait_for_place(struct sim_listener *listener)
 {
+    int64_t deadline = weir_sim_now() + WEIR_SYS_CONNECT_LIMIT_S * 1000000000LL;
+
     while (listener->arrived_count >= listener->backlog) {
         struct sim_connector connector = { .thread = sim_world->current };
 
         if (!connector.thread)
             return -EAGAIN;
         TAILQ_INSERT_TAIL(&listener->connectors, &connector, link);
-        while (!connector.listener_gone && listener->arrived_count >= listener->backlog)
-            sim_block();
+        while (!connector.listener_gone && listener->arrived_count >= listener->backlog) {
+            if (!sim_block_until(deadline))
+                break;
+        }
         if (connector.listener_gone)
             return -ECONNREFUSED;
         TAILQ_REMOVE(&listener->connectors, &connector, link);
+        if (listener->arrived_count >= listener->backlog)
+            return -ETIMEDOUT;
     }
     return 0;
 }
