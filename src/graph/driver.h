@@ -106,6 +106,7 @@ enum weir_driver_flags {
     WEIR_DRIVER_FORMAT = 1 << 1,
     WEIR_DRIVER_FILTER = 1 << 2,   /* exactly one filtered child, no COW child */
     WEIR_DRIVER_INTERNAL = 1 << 3, /* made by jobs, not by blockdev-add */
+    WEIR_DRIVER_OWN_SIZE = 1 << 4, /* a filter whose size does not follow that of its child */
 };
 
 /* Capabilities that are not part of the data path. */
@@ -133,6 +134,13 @@ struct weir_create_ops {
     /* Makes a new image from the typed options of blockdev-create. */
     int (*create)(const void *options, struct weir_error **err) weir_co_fn;
     const struct weir_schema_type *options;
+};
+
+struct weir_children_ops {
+    /* Makes @child one more child of @node. Control loop, graph-change lock held, @node drained. */
+    int (*add)(struct weir_node *node, struct weir_node *child, struct weir_error **err) weir_co_fn;
+    /* Detaches one of them; the same. */
+    int (*del)(struct weir_node *node, struct weir_edge *edge, struct weir_error **err) weir_co_fn;
 };
 
 struct weir_driver {
@@ -211,6 +219,7 @@ struct weir_driver {
     void (*describe)(struct weir_node *node, struct json_t *image);
     const struct weir_create_ops *create;
     const struct weir_check_ops *check;
+    const struct weir_children_ops *children; /* those that come and go while it runs */
 };
 
 /*
