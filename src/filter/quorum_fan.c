@@ -109,7 +109,7 @@ void quorum_fan_ask(struct quorum_fan *fan)
     uint32_t late;
 
     for (unsigned i = 0; i < fan->count; i++) {
-        fan->answers[i].done = false;
+        fan->answers[i].done &= !fan->answers[i].wanted;
         fan->pending += fan->answers[i].wanted;
     }
     weir_co_group_init(&group);
