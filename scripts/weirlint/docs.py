@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Links in the documentation resolve, named files exist, and docs/compat.md knows every command and event."""
+"""Links in the documentation resolve, named files exist, code that is shown is that of its file, and docs/compat.md
+knows every command and event."""
 import os
 import pathlib
 import re
@@ -10,6 +11,8 @@ LINK = re.compile(r'(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)')
 FENCE = re.compile(r'^(```|~~~).*?^\1', re.M | re.S)
 # `src/io/request.c` and the like in running text
 NAMED = re.compile(r'`((?:src|docs|scripts|tests|bench|include)/[\w./-]+)`')
+# A block of code that is the text of a file
+CODE = re.compile(r'^<!-- code: (\S+) -->\n```c\n(.*?)^```$', re.M | re.S)
 COMPAT = pathlib.Path('docs/compat.md')
 
 
@@ -23,6 +26,7 @@ def check(tree):
         for match in NAMED.finditer(text):
             if not (tree.root / match.group(1)).exists():
                 yield path, text.count('\n', 0, match.start()) + 1, f'{match.group(1)} does not exist'
+        yield from check_code(tree, path)
     yield from check_compat(tree)
 
 
@@ -36,6 +40,18 @@ def broken(tree, path, target):
     if anchor and file.suffix == '.md' and anchor not in anchors(tree.text(file)):
         return f'link to {target}: no such heading'
     return None
+
+
+def check_code(tree, path):
+    """Whether each block that says which file it shows is that file."""
+    text = tree.text(path)
+    for match in CODE.finditer(text):
+        file = pathlib.Path(match.group(1))
+        line = text.count('\n', 0, match.start()) + 1
+        if not (tree.root / file).exists():
+            yield path, line, f'code of {file}: no such file'
+        elif tree.text(file) != match.group(2):
+            yield path, line, f'code differs from {file}'
 
 
 def anchors(text):

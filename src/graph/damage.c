@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Word of damaged images goes to the control loop, and from there to whoever listens.
+ * Word of damaged images, and of children that do not hold the same, goes to the control loop, and from there to
+ * whoever listens.
  */
 #include "base/alloc.h"
 #include "co/co.h"
@@ -34,5 +35,39 @@ void weir_node_damaged(struct weir_node *node, const char *text, uint64_t offset
 
     report->damage = (struct weir_damage){ weir_node_ref(node), text, offset, fatal };
     report->call.run = deliver;
+    weir_loop_call(weir_loop_control(), &report->call);
+}
+
+/* ---- children that disagree ---- */
+
+struct dissent_report {
+    struct weir_call call;
+    struct weir_dissent dissent;
+};
+
+static void (*dissent_listener)(const struct weir_dissent *dissent);
+
+void weir_graph_on_dissent(void (*listener)(const struct weir_dissent *dissent))
+{
+    dissent_listener = listener;
+}
+
+static void deliver_dissent(struct weir_call *call)
+{
+    struct dissent_report *report = weir_container_of(call, struct dissent_report, call);
+
+    if (dissent_listener)
+        dissent_listener(&report->dissent);
+    weir_node_unref(report->dissent.node);
+    free(report);
+}
+
+void weir_node_dissent(const struct weir_dissent *dissent)
+{
+    struct dissent_report *report = weir_new(struct dissent_report);
+
+    report->dissent = *dissent;
+    weir_node_ref(report->dissent.node);
+    report->call.run = deliver_dissent;
     weir_loop_call(weir_loop_control(), &report->call);
 }

@@ -108,6 +108,7 @@ enum weir_driver_flags {
     WEIR_DRIVER_INTERNAL = 1 << 3, /* made by jobs, not by blockdev-add */
     /* A leaf at the other end of a connection: a flush that failed may have met a cut line only; a later one counts. */
     WEIR_DRIVER_REMOTE = 1 << 4,
+    WEIR_DRIVER_OWN_SIZE = 1 << 5, /* a filter whose size does not follow that of its child */
 };
 
 /* Capabilities that are not part of the data path. */
@@ -135,6 +136,13 @@ struct weir_create_ops {
     /* Makes a new image from the typed options of blockdev-create. */
     int (*create)(const void *options, struct weir_error **err) weir_co_fn;
     const struct weir_schema_type *options;
+};
+
+struct weir_children_ops {
+    /* Makes @child one more child of @node. Control loop, graph-change lock held, @node drained. */
+    int (*add)(struct weir_node *node, struct weir_node *child, struct weir_error **err) weir_co_fn;
+    /* Detaches one of them; the same. */
+    int (*del)(struct weir_node *node, struct weir_edge *edge, struct weir_error **err) weir_co_fn;
 };
 
 struct weir_driver {
@@ -226,6 +234,7 @@ struct weir_driver {
                             struct weir_error **err) weir_co_fn;
     const struct weir_create_ops *create;
     const struct weir_check_ops *check;
+    const struct weir_children_ops *children; /* those that come and go while it runs */
 };
 
 /*

@@ -104,6 +104,24 @@ struct weir_damage {
 };
 void weir_graph_on_damage(void (*listener)(const struct weir_damage *damage));
 
+/* ---- children that should hold the same and do not (quorum, blkverify) ---- */
+enum weir_dissent_kind {
+    WEIR_DISSENT_CHILD,   /* @node, a child, has failed (@error) or was outvoted (@error 0) */
+    WEIR_DISSENT_FAILURE, /* @node found no version with enough votes, or too few children that took a write */
+    WEIR_DISSENT_MISMATCH, /* two children of @node differ where they must not */
+};
+struct weir_dissent {
+    enum weir_dissent_kind kind;
+    struct weir_node *node;
+    enum weir_op op;
+    int error;               /* -errno, or 0 */
+    uint64_t offset, length; /* bytes of the request */
+    int64_t at;              /* MISMATCH: the first byte that differs; -1: one failed and the other did not */
+};
+/* Any loop; the listener is called on the control loop. The struct is copied, the node referenced. */
+void weir_node_dissent(const struct weir_dissent *dissent);
+void weir_graph_on_dissent(void (*listener)(const struct weir_dissent *dissent));
+
 /* ---- root edges ---- */
 /*
  * Attaches a root user to @node with the permissions it needs and shares. Conflicts fail with a text that names
@@ -194,5 +212,11 @@ void weir_node_refresh_cares(struct weir_node *node);
  */
 int weir_node_resize(struct weir_edge *edge, uint64_t size,
                      struct weir_error **err) weir_co_fn weir_must_check;
+/*
+ * The same for a driver that gives back, in perm_prepare() or close(), what it took while it had the permission: no
+ * check, as the edge has already lost it on paper. The child still holds what it needs until the permissions are
+ * committed. A failure leaves the size as it was.
+ */
+void weir_node_give_back(struct weir_edge *edge, uint64_t size) weir_co_fn;
 
 #endif

@@ -17,6 +17,8 @@ static void follow(struct weir_node *node, const struct weir_node *below)
 {
     uint64_t now = weir_node_size(node), size;
 
+    if (node->driver->flags & WEIR_DRIVER_OWN_SIZE)
+        return;
     do
         size = weir_node_size(below);
     while (!atomic_compare_exchange_weak_explicit(&node->size, &now, size, memory_order_acq_rel,
@@ -103,30 +105,42 @@ static int check_resize(const struct weir_edge *edge, struct weir_error **err)
     return 0;
 }
 
+static weir_co_fn int resize(struct weir_edge *edge, uint64_t size, bool check, struct weir_error **err);
+
 /* A filter without an opinion hands it down; its size follows. */
-static weir_co_fn int call_driver(struct weir_node *node, uint64_t size, struct weir_error **err)
+static weir_co_fn int call_driver(struct weir_node *node, uint64_t size, bool check, struct weir_error **err)
 {
     struct weir_edge *filtered = weir_node_filtered(node);
 
     if (node->driver->resize)
         return node->driver->resize(node, size, err);
     if ((node->driver->flags & WEIR_DRIVER_FILTER) && filtered)
-        return weir_node_resize(filtered, size, err);
+        return resize(filtered, size, check, err);
     return weir_error_set(err, -ENOTSUP, "Image format driver does not support resize");
 }
 
-int weir_node_resize(struct weir_edge *edge, uint64_t size, struct weir_error **err)
+static weir_co_fn int resize(struct weir_edge *edge, uint64_t size, bool check, struct weir_error **err)
 {
     bool taken = weir_graph_enter();
     struct weir_drain drain;
-    int ret = check_resize(edge, err);
+    int ret = check ? check_resize(edge, err) : 0;
 
     if (!ret)
         ret = weir_drain_begin(&drain, &edge->node, 1, WEIR_DRAIN_LIMIT_NS, err);
     if (!ret) {
-        ret = call_driver(edge->node, size, err);
+        ret = call_driver(edge->node, size, check, err);
         weir_drain_end(&drain);
     }
     weir_graph_leave(taken);
     return ret;
+}
+
+int weir_node_resize(struct weir_edge *edge, uint64_t size, struct weir_error **err)
+{
+    return resize(edge, size, true, err);
+}
+
+void weir_node_give_back(struct weir_edge *edge, uint64_t size)
+{
+    (void)resize(edge, size, false, NULL); /* nobody is there to be told */
 }

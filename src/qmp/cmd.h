@@ -25,6 +25,7 @@ void weir_qmp_connect_events(struct weir_monitors *monitors);
 void weir_qmp_connect_job_events(struct weir_monitors *monitors);
 void weir_qmp_connect_export_events(struct weir_monitors *monitors);
 void weir_qmp_connect_node_events(struct weir_monitors *monitors);
+void weir_qmp_connect_quorum_events(struct weir_monitors *monitors);
 
 /* Objects by qom-type and id; the daemon's --object calls the same. */
 struct weir_q_object_options;

@@ -129,4 +129,5 @@ void weir_qmp_connect_events(struct weir_monitors *monitors)
     weir_qmp_connect_job_events(monitors);
     weir_qmp_connect_export_events(monitors);
     weir_qmp_connect_node_events(monitors);
+    weir_qmp_connect_quorum_events(monitors);
 }

@@ -63,3 +63,9 @@ void weir_qmp_event(struct weir_monitors *monitors, const char *name, json_t *da
     }
     json_decref(event);
 }
+
+void weir_qmp_log(struct weir_monitors *monitors, const char *line)
+{
+    if (monitors->log)
+        monitors->log(monitors->opaque, line);
+}

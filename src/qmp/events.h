@@ -29,5 +29,7 @@ void weir_monitors_free(struct weir_monitors *monitors);
  * what the schema says (asserted).
  */
 void weir_qmp_event(struct weir_monitors *monitors, const char *name, json_t *data);
+/* One line, without its end, for the operator. */
+void weir_qmp_log(struct weir_monitors *monitors, const char *line);
 
 #endif

@@ -195,6 +195,14 @@ def test_docs_links(lint):
     assert good(lint('docs', {'README.md': text, 'docs/y.md': '[up](../README.md#a-b-c)\n'}))
 
 
+def test_docs_code(lint):
+    page = '# How\n\n<!-- code: examples/a.c -->\n```c\n%s```\n'
+    files = {'examples/a.c': c('int a;\n'), 'docs/how.md': page % c('int a;\n')}
+    assert good(lint('docs', files))
+    assert 'docs/how.md:3: code differs from examples/a.c' in lint('docs', {'docs/how.md': page % c('int b;\n')})
+    assert 'no such file' in lint('docs', {'docs/how.md': page.replace('a.c', 'gone.c') % c('int a;\n')})
+
+
 def test_docs_compat(lint):
     files = {'src/qmp/schema/a.json': SCHEMA % '', 'docs/compat.md': 'nothing\n'}
     assert 'command `go` of the schema is not mentioned' in lint('docs', files)

@@ -7,8 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-extern const struct weir_driver weir_driver_blkdebug, weir_driver_file, weir_driver_host_device,
-    weir_driver_null_co, weir_driver_raw, weir_driver_throttle;
+extern const struct weir_driver weir_driver_blkdebug, weir_driver_blklogwrites, weir_driver_blkverify,
+    weir_driver_compress, weir_driver_file, weir_driver_host_device, weir_driver_null_co,
+    weir_driver_preallocate, weir_driver_quorum, weir_driver_raw, weir_driver_throttle;
 
 static char directory[PATH_MAX], directory_shm[PATH_MAX];
 
@@ -30,9 +31,11 @@ static weir_co_fn void run_body(void *arg)
 
 void run_drivers(void (*run)(void *arg) weir_co_fn)
 {
-    static const struct weir_driver *const drivers[] = { &weir_driver_blkdebug,    &weir_driver_file,
-                                                         &weir_driver_host_device, &weir_driver_null_co,
-                                                         &weir_driver_raw,         &weir_driver_throttle };
+    static const struct weir_driver *const drivers[] = {
+        &weir_driver_blkdebug, &weir_driver_blklogwrites, &weir_driver_blkverify, &weir_driver_compress,
+        &weir_driver_file,     &weir_driver_host_device,  &weir_driver_null_co,   &weir_driver_preallocate,
+        &weir_driver_quorum,   &weir_driver_raw,          &weir_driver_throttle,
+    };
     struct body body = { run };
 
     for (unsigned i = 0; i < WEIR_ARRAY_SIZE(drivers); i++)

@@ -83,10 +83,11 @@ static void note(const struct weir_node *node, const struct weir_request *reques
     if (request->op == WEIR_OP_FLUSH)
         (void)snprintf(at, room, "%s%sflush", used ? ", " : "", tag);
     else
-        (void)snprintf(at, room, "%s%s%s %llu+%llu%s%s", used ? ", " : "", tag, names[request->op],
+        (void)snprintf(at, room, "%s%s%s %llu+%llu%s%s%s", used ? ", " : "", tag, names[request->op],
                        (unsigned long long)request->offset, (unsigned long long)request->length,
                        request->flags & WEIR_REQUEST_FUA ? " fua" : "",
-                       request->flags & WEIR_REQUEST_MAY_UNMAP ? " unmap" : "");
+                       request->flags & WEIR_REQUEST_MAY_UNMAP ? " unmap" : "",
+                       request->flags & WEIR_REQUEST_UNCHANGED ? " unchanged" : "");
 }
 
 /* The core has promised all of this. */
