@@ -14,64 +14,34 @@
  * write is stored only where the top has nothing, so guests' writes need not be watched. The end is one step of the
  * graph: the filter goes, the backing link moves, and the image says so.
  */
+#include "base/alloc.h"
 #include "filter/copy_on_read.h"
 #include "job/chain.h"
 #include "job/filter.h"
-#include "job/internal.h"
 #include "job/stream_internal.h"
-#include "sys/sys.h"
 #include <errno.h>
-#include <string.h>
-
-/* How long letting go of storage that does not answer may take. */
-#define LET_GO_NS (500 * 1000000LL)
 
 /* ---- the run ---- */
 
-/* Tells of an error; 0: go on once it is not paused any more. */
-static weir_co_fn int io_error(struct stream *stream, int error, bool write)
+static void tell_ignored(struct weir_copy_job *own)
 {
-    struct weir_job *job = &stream->job;
+    struct stream *stream = stream_of(&own->job);
+    int ignored = atomic_load(&stream->ignored);
 
-    if (weir_job_io_error(job, stream->on_error, error, write))
-        return weir_job_fail(job, error, "Could not %s '%s': %s", write ? "write to" : "read",
-                             weir_node_file_name(stream->top), strerror(-error));
-    while (job->user_paused && !job->cancelled)
-        weir_job_wait(job, -1);
-    return 0;
+    if (ignored && !stream->told)
+        (void)!weir_job_io_error(&own->job, WEIR_JOB_ON_ERROR_IGNORE, ignored,
+                                 atomic_load(&stream->ignored_write));
+    stream->told = ignored;
 }
 
 static weir_co_fn int stream_run(struct weir_job *job)
 {
     struct stream *stream = stream_of(job);
-    int told = 0, ret = 0;
+    int ret = weir_copy_job_run(&stream->own, tell_ignored);
 
-    weir_copy_set_paused(stream->copy, job->paused);
-    weir_copy_start(stream->copy);
-    while (!ret) {
-        struct weir_copy_state state = weir_copy_state(stream->copy);
-        int ignored = atomic_load(&stream->ignored);
-
-        if (job->cancelled)
-            return -ECANCELED;
-        if (ignored && !told)
-            (void)!weir_job_io_error(job, WEIR_JOB_ON_ERROR_IGNORE, ignored,
-                                     atomic_load(&stream->ignored_write));
-        told = ignored;
-        if (state.error) {
-            ret = io_error(stream, state.error, state.error_write);
-            if (!ret)
-                weir_copy_retry(stream->copy);
-        } else if (state.idle && !job->paused) {
-            break;
-        } else {
-            weir_job_wait(job, -1);
-        }
-    }
-    if (!ret && told)
-        ret = weir_job_fail(job, told, "Could not %s '%s': %s",
-                            atomic_load(&stream->ignored_write) ? "write to" : "read",
-                            weir_node_file_name(stream->top), strerror(-told));
+    if (!ret && stream->told)
+        ret = weir_copy_job_fail(&stream->own, atomic_load(&stream->ignored),
+                                 atomic_load(&stream->ignored_write));
     return ret;
 }
 
@@ -108,8 +78,8 @@ static weir_co_fn int end_drained(struct stream *stream, struct weir_error **err
     struct weir_tran *tran = weir_tran_new();
     int ret;
 
-    weir_copy_on_read_thaw(stream->filter);
-    ret = weir_job_filter_take_out(tran, stream->filter, stream->device, err);
+    weir_copy_on_read_thaw(stream->own.filter);
+    ret = weir_job_filter_take_out(tran, stream->own.filter, stream->device, err);
     if (!ret)
         ret = relink(stream, tran, err);
     if (ret) {
@@ -117,19 +87,19 @@ static weir_co_fn int end_drained(struct stream *stream, struct weir_error **err
         return ret;
     }
     ret = weir_tran_finish(tran, err);
-    stream->inserted = ret;
+    stream->own.inserted = ret;
     return ret;
 }
 
 static weir_co_fn int stream_prepare(struct weir_job *job)
 {
     struct stream *stream = stream_of(job);
-    struct weir_node *nodes[] = { stream->filter, stream->top };
+    struct weir_node *nodes[] = { stream->own.filter, stream->top };
     struct weir_drain drain = { 0 };
     WEIR_AUTO_ERROR err = NULL;
     int ret;
 
-    weir_copy_stop(stream->copy);
+    weir_copy_stop(stream->own.copy);
     weir_graph_lock();
     ret = weir_drain_begin(&drain, nodes, WEIR_ARRAY_SIZE(nodes), WEIR_DRAIN_LIMIT_NS, &err);
     if (!ret) {
@@ -144,20 +114,16 @@ static weir_co_fn void stream_clean(struct weir_job *job)
 {
     struct stream *stream = stream_of(job);
 
-    if (stream->copy) {
-        if (stream->inserted)
-            weir_copy_on_read_let_go(stream->filter);
-        weir_copy_stop(stream->copy);
-    }
-    if (stream->edge)
-        weir_root_detach(weir_steal(&stream->edge), LET_GO_NS);
-    if (!stream->inserted)
+    if (stream->own.inserted)
+        weir_copy_on_read_let_go(stream->own.filter);
+    weir_copy_job_leave(&stream->own);
+    if (!stream->own.inserted)
         return;
     weir_graph_lock();
-    weir_copy_on_read_thaw(stream->filter);
+    weir_copy_on_read_thaw(stream->own.filter);
     weir_graph_unlock();
-    stream->inserted = false;
-    weir_job_filter_remove(weir_steal(&stream->filter), weir_node_ref(stream->device));
+    stream->own.inserted = false;
+    weir_job_filter_remove(weir_steal(&stream->own.filter), weir_node_ref(stream->device));
 }
 
 /* ---- verbs ---- */
@@ -166,42 +132,16 @@ static bool stream_cancel(struct weir_job *job, bool force)
 {
     struct stream *stream = stream_of(job);
 
-    if (stream->inserted && !job->decided)
-        weir_copy_on_read_let_go(stream->filter);
+    if (stream->own.inserted && !job->decided)
+        weir_copy_on_read_let_go(stream->own.filter);
     return true;
-}
-
-static void stream_set_speed(struct weir_job *job, uint64_t speed)
-{
-    if (stream_of(job)->copy)
-        weir_copy_set_speed(stream_of(job)->copy, speed);
-}
-
-static void stream_pause_changed(struct weir_job *job)
-{
-    if (stream_of(job)->copy)
-        weir_copy_set_paused(stream_of(job)->copy, job->paused);
-}
-
-static void stream_update(struct weir_job *job)
-{
-    struct stream *stream = stream_of(job);
-
-    if (!stream->copy)
-        return;
-    job->progress = weir_copy_state(stream->copy).copied;
-    job->total = weir_bitmap_size(stream->bitmap);
 }
 
 static void stream_free(struct weir_job *job)
 {
     struct stream *stream = stream_of(job);
 
-    weir_copy_free(stream->copy);
-    if (stream->ranges)
-        weir_range_table_free(stream->ranges);
-    weir_bitmap_free(stream->bitmap);
-    weir_node_unref(stream->filter);
+    weir_copy_job_free(job);
     weir_node_unref(stream->device);
     weir_node_unref(stream->top);
     weir_node_unref(stream->bottom);
@@ -217,8 +157,8 @@ const struct weir_job_driver weir_stream_driver = {
     .prepare = stream_prepare,
     .clean = stream_clean,
     .cancel = stream_cancel,
-    .set_speed = stream_set_speed,
-    .pause_changed = stream_pause_changed,
-    .update = stream_update,
+    .set_speed = weir_copy_job_set_speed,
+    .pause_changed = weir_copy_job_pause_changed,
+    .update = weir_copy_job_update,
     .free = stream_free,
 };

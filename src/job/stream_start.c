@@ -2,78 +2,32 @@
 /*
  * How a stream starts: which layers, the filter, the parts.
  */
+#include "base/alloc.h"
 #include "filter/copy_on_read.h"
-#include "io/stats.h"
 #include "job/chain.h"
 #include "job/filter.h"
 #include "job/job.h"
-#include "job/loop.h"
 #include "job/stream_internal.h"
 #include <errno.h>
 #include <string.h>
-
-/* What the engine takes at a time is cut to this by itself; the marks only say what is still to be looked at. */
-#define GRANULARITY 65536u
-#define MEMORY ((uint64_t)16 << 20)
 
 /* ---- what others call, on any loop ---- */
 
 static weir_co_fn int move(void *opaque, uint64_t offset, uint64_t length, unsigned write_flags,
                            struct weir_buffer *buffer, bool *ret_write)
 {
-    struct stream *stream = opaque;
-    int ret = weir_copy_on_read_fill(stream->filter, offset, length, write_flags, buffer, ret_write),
+    struct stream *stream = stream_of(&((struct weir_copy_job *)opaque)->job);
+    int ret = weir_copy_on_read_fill(stream->own.filter, offset, length, write_flags, buffer, ret_write),
         none = 0;
 
-    if (!ret || ret == -ECANCELED || stream->on_error != WEIR_JOB_ON_ERROR_IGNORE)
+    if (!ret || ret == -ECANCELED || stream->own.on_error != WEIR_JOB_ON_ERROR_IGNORE)
         return ret;
     /* It is passed over, and the job fails at its end. */
     if (atomic_compare_exchange_strong(&stream->ignored, &none, ret))
         atomic_store(&stream->ignored_write, *ret_write);
-    weir_job_wake(&stream->job);
+    weir_job_wake(&stream->own.job);
     return 0;
 }
-
-static void changed(void *opaque)
-{
-    weir_job_wake(&((struct stream *)opaque)->job);
-}
-
-/* Only guests pass the filter: the job uses the edge below it. */
-static void guests(void *opaque, struct weir_pace_guests *ret_guests)
-{
-    static const enum weir_op ops[] = { WEIR_OP_READ, WEIR_OP_WRITE, WEIR_OP_ZERO, WEIR_OP_DISCARD };
-    struct weir_stats stats;
-
-    weir_node_stats(((struct stream *)opaque)->filter, &stats);
-    *ret_guests = (struct weir_pace_guests){ .last_ns = stats.idle_since_ns };
-    for (unsigned i = 0; i < WEIR_ARRAY_SIZE(ops); i++) {
-        ret_guests->ended += stats.op[ops[i]].operations;
-        ret_guests->waited_ns += stats.op[ops[i]].total_ns;
-    }
-}
-
-static char *describe_edge(struct weir_edge *edge)
-{
-    return weir_strdup_printf("block job '%s'", ((struct stream *)edge->root)->job.id);
-}
-
-static void edge_drain_begin(struct weir_edge *edge)
-{
-    weir_job_drain(&((struct stream *)edge->root)->job, true);
-}
-
-static void edge_drain_end(struct weir_edge *edge)
-{
-    weir_job_drain(&((struct stream *)edge->root)->job, false);
-}
-
-static const struct weir_root_ops root_ops = {
-    .kind = "block-job",
-    .describe = describe_edge,
-    .drain_begin = edge_drain_begin,
-    .drain_end = edge_drain_end,
-};
 
 /* ---- which layers ---- */
 
@@ -167,54 +121,28 @@ static weir_co_fn int make_filter(struct stream *stream, const char *name, struc
 
     if (name)
         json_object_set_new(options, "node-name", json_string(name));
-    ret = weir_node_add(options, false, &stream->filter, err);
+    ret = weir_node_add(options, false, &stream->own.filter, err);
     json_decref(options);
-    if (!ret)
-        ret = weir_root_attach(stream->filter, "main node", 0, WEIR_PERM_ALL, &root_ops, stream,
-                               &stream->edge, err);
     return ret;
 }
 
 static weir_co_fn int build(struct stream *stream, const struct weir_stream_options *options,
                             struct weir_error **err)
 {
-    struct weir_copy_options copy = {
-        .memory = MEMORY,
-        .share = WEIR_PACE_SHARE_DEFAULT,
-        .guests = guests,
-        .changed = changed,
-        .move = move,
-        .opaque = stream,
-    };
-    int ret = weir_job_loop(&copy.loop, err);
+    struct weir_copy_options copy = { .move = move };
+    struct weir_copy_job *own = &stream->own;
+    int ret = make_filter(stream, options->filter_node_name, err);
 
     if (!ret)
-        ret = make_filter(stream, options->filter_node_name, err);
+        ret = weir_copy_job_attach(own, err);
+    if (!ret)
+        ret = weir_copy_job_make(own, &copy, err);
     if (ret)
         return ret;
-    stream->bitmap = weir_bitmap_new(weir_node_size(stream->filter), GRANULARITY);
-    if (!stream->bitmap)
-        return weir_error_set(err, -ENOMEM, "No memory for the bitmap of node '%s'", stream->device->name);
-    weir_bitmap_set(stream->bitmap, 0, weir_bitmap_size(stream->bitmap));
-    stream->ranges = weir_range_table_new();
-    copy.gate = stream->edge;
-    copy.ranges = stream->ranges;
-    copy.bitmap = stream->bitmap;
-    copy.speed = stream->job.speed; /* may have been changed meanwhile */
-    stream->copy = weir_copy_new(&copy);
-    ret = weir_job_filter_insert(stream->device, stream->filter, err);
-    stream->inserted = !ret;
+    weir_bitmap_set(own->bitmap, 0, weir_bitmap_size(own->bitmap));
+    ret = weir_job_filter_insert(stream->device, own->filter, err);
+    own->inserted = !ret;
     return ret;
-}
-
-/* Takes back what build() has made; the workers never ran. */
-static weir_co_fn void unbuild(struct stream *stream)
-{
-    if (stream->edge)
-        weir_root_detach(weir_steal(&stream->edge), -1);
-    if (stream->filter)
-        weir_node_give_up(weir_steal(&stream->filter));
-    weir_job_discard(&stream->job);
 }
 
 int weir_stream_start(const struct weir_stream_options *options, struct weir_error **err)
@@ -241,10 +169,11 @@ int weir_stream_start(const struct weir_stream_options *options, struct weir_err
     stream->base = layers.base ? weir_node_ref(layers.base) : NULL;
     stream->backing_file = options->backing_file ? weir_strdup(options->backing_file) : NULL;
     stream->mask_protocol = options->mask_protocol;
-    stream->on_error = options->on_error;
+    stream->own.source = stream->own.target = stream->top;
+    stream->own.on_error = options->on_error;
     ret = build(stream, options, err);
     if (ret) {
-        unbuild(stream);
+        weir_copy_job_unmake(&stream->own);
         return ret;
     }
     weir_job_start(job);
