@@ -296,6 +296,9 @@ static weir_co_fn int blklogwrites_submit(struct weir_node *node, struct weir_re
 
     if (request->op == WEIR_OP_READ)
         return read_sectors(state, request);
+    /* Copies of what is read already: they may be late, and replayed they would undo what is newer. */
+    if (request->flags & WEIR_REQUEST_UNCHANGED)
+        return weir_io(state->file, request);
     ret = weir_stable_init(&stable, request, false);
     if (!ret)
         ret = weir_io(state->file, &stable.request);

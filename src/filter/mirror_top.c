@@ -41,6 +41,7 @@ struct mirror_top {
     void (*notify)(void *opaque, int ret, bool write);
     void *opaque;
     bool alone; /* no other writer below; control loop */
+    bool below; /* the target is a layer of the source's chain */
 };
 
 void weir_mirror_top_set_alone(struct weir_node *node, bool alone)
@@ -326,6 +327,8 @@ static void mirror_top_child_perm(struct weir_node *node, const struct weir_edge
     } else {
         *ret_perm = WEIR_PERM_WRITE;
         *ret_shared = WEIR_PERM_WRITE_UNCHANGED;
+        if (((struct mirror_top *)node->state)->below)
+            *ret_shared |= WEIR_PERM_CONSISTENT_READ;
     }
     *ret_shared &= ~(unsigned)WEIR_PERM_RESIZE;
 }
@@ -340,6 +343,7 @@ static weir_co_fn int mirror_top_open(struct weir_node *node, const void *option
     top->bitmap = given->bitmap;
     top->transfer.written = given->written;
     top->transfer.unmap = given->unmap;
+    top->below = given->below;
     top->notify = given->notify;
     top->opaque = given->opaque;
     atomic_init(&top->mode, (int)given->mode);

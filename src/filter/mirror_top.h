@@ -26,6 +26,7 @@ struct weir_mirror_top_options {
     struct weir_bitmap *bitmap;
     struct weir_bitmap *written; /* as in io/transfer.h */
     bool unmap;
+    bool below; /* the target is a layer of the source's own chain: its readers are the source's */
     enum weir_mirror_mode mode;
     /*
      * Something was marked (@ret 0), or bringing a write to the target failed with @ret, at the target (@write) or in

@@ -156,7 +156,7 @@ static weir_co_fn void rewrite(struct quorum_fan *fan, const struct weir_request
     struct weir_request write = right->request;
 
     write.op = WEIR_OP_WRITE;
-    write.flags = WEIR_REQUEST_UNCHANGED;
+    write.flags = 0; /* for the child it is a change, though readers of the quorum do not see it */
     for (unsigned i = 0; i < fan->count; i++) {
         struct quorum_answer *answer = &fan->answers[i];
 

@@ -5,9 +5,9 @@
 #include "graph/driver.h"
 
 extern const struct weir_driver weir_driver_blkdebug, weir_driver_blklogwrites, weir_driver_blkverify,
-    weir_driver_compress, weir_driver_copy_on_read, weir_driver_file, weir_driver_host_device,
-    weir_driver_mirror_top, weir_driver_nbd, weir_driver_null_co, weir_driver_preallocate, weir_driver_qcow2,
-    weir_driver_quorum, weir_driver_raw, weir_driver_throttle;
+    weir_driver_commit_top, weir_driver_compress, weir_driver_copy_on_read, weir_driver_file,
+    weir_driver_host_device, weir_driver_mirror_top, weir_driver_nbd, weir_driver_null_co,
+    weir_driver_preallocate, weir_driver_qcow2, weir_driver_quorum, weir_driver_raw, weir_driver_throttle;
 
 static const struct weir_driver *const table[] = {
     /* protocol/ */
@@ -22,6 +22,7 @@ static const struct weir_driver *const table[] = {
     &weir_driver_blkdebug,
     &weir_driver_blklogwrites,
     &weir_driver_blkverify,
+    &weir_driver_commit_top,
     &weir_driver_compress,
     &weir_driver_copy_on_read,
     &weir_driver_mirror_top,

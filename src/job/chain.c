@@ -72,23 +72,30 @@ static weir_co_fn int set_name(struct weir_tran *tran, struct weir_node *node, c
 
 /* ---- the link ---- */
 
+int weir_chain_set_name(struct weir_tran *tran, struct weir_node *overlay, struct weir_node *base,
+                        const char *file, bool mask_protocol, struct weir_error **err)
+{
+    const struct weir_driver *driver = base ? weir_node_skip_filters(base)->driver : NULL;
+    const char *format = driver ? driver->name : NULL;
+
+    if (!overlay->driver->set_backing_name)
+        return 0;
+    if (mask_protocol && driver && (driver->flags & WEIR_DRIVER_PROTOCOL))
+        format = "raw";
+    return set_name(tran, overlay, base ? (file ? file : weir_node_file_name(base)) : NULL, format, err);
+}
+
 int weir_chain_set_backing(struct weir_tran *tran, struct weir_node *overlay, struct weir_node *base,
                            const char *file, bool mask_protocol, struct weir_error **err)
 {
     struct weir_edge *cow = weir_node_cow(overlay);
-    const struct weir_driver *driver = base ? weir_node_skip_filters(base)->driver : NULL;
-    const char *format = driver ? driver->name : NULL;
     int ret = weir_edge_check_thawed(cow, err);
 
-    if (!ret && mask_protocol && driver && (driver->flags & WEIR_DRIVER_PROTOCOL))
-        format = "raw";
     if (!ret && base)
         ret = cow->node == base ? 0 : weir_tran_replace(tran, cow, base, err);
     else if (!ret)
         weir_tran_detach(tran, cow);
-    if (!ret && overlay->driver->set_backing_name)
-        ret = set_name(tran, overlay, base ? (file ? file : weir_node_file_name(base)) : NULL, format, err);
-    return ret;
+    return ret ? ret : weir_chain_set_name(tran, overlay, base, file, mask_protocol, err);
 }
 
 /* ---- by file name ---- */

@@ -16,6 +16,11 @@ int weir_chain_set_backing(struct weir_tran *tran, struct weir_node *overlay, st
                            const char *file, bool mask_protocol,
                            struct weir_error **err) weir_co_fn weir_must_check;
 
+/* The same without the link: the image of @overlay says that it stands on @base. */
+int weir_chain_set_name(struct weir_tran *tran, struct weir_node *overlay, struct weir_node *base,
+                        const char *file, bool mask_protocol,
+                        struct weir_error **err) weir_co_fn weir_must_check;
+
 /* The layer of the chain below @top whose file is called @file; NULL: there is none. */
 struct weir_node *weir_chain_find_file(struct weir_node *top, const char *file);
 

@@ -93,7 +93,7 @@ static weir_co_fn int mirror_run(struct weir_job *job)
 
     if (weir_node_size(parts->source) != weir_node_size(parts->target))
         return weir_job_fail(job, -EINVAL, "Source and target image have different sizes");
-    if (mirror->sync == WEIR_MIRROR_SYNC_TOP) {
+    if (mirror->sync == WEIR_MIRROR_SYNC_TOP || mirror->sync == WEIR_MIRROR_SYNC_ABOVE) {
         int ret = mirror_mark_top(mirror);
 
         if (ret)
@@ -238,17 +238,11 @@ static void mirror_free(struct weir_job *job)
     mirror_parts_free(parts_of(job));
 }
 
-const struct weir_job_driver weir_mirror_driver = {
-    .type = "mirror",
-    .is_block_job = true,
-    .size = sizeof(struct mirror),
-    .run = mirror_run,
-    .prepare = mirror_prepare,
-    .clean = mirror_clean,
-    .complete = mirror_complete,
-    .cancel = mirror_cancel,
-    .set_speed = mirror_set_speed,
-    .pause_changed = mirror_pause_changed,
-    .update = mirror_update,
-    .free = mirror_free,
-};
+#define MIRROR_SLOTS                                                                                   \
+    .is_block_job = true, .size = sizeof(struct mirror), .run = mirror_run, .prepare = mirror_prepare, \
+    .clean = mirror_clean, .complete = mirror_complete, .cancel = mirror_cancel,                       \
+    .set_speed = mirror_set_speed, .pause_changed = mirror_pause_changed, .update = mirror_update,     \
+    .free = mirror_free
+
+const struct weir_job_driver weir_mirror_driver = { .type = "mirror", MIRROR_SLOTS };
+const struct weir_job_driver weir_commit_head_driver = { .type = "commit", MIRROR_SLOTS };

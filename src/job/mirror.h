@@ -15,6 +15,8 @@ enum weir_mirror_sync {
     WEIR_MIRROR_SYNC_FULL, /* the whole disk */
     WEIR_MIRROR_SYNC_TOP,  /* what the source holds itself, not its backing chain */
     WEIR_MIRROR_SYNC_NONE, /* nothing: only new writes */
+    /* What the layers above the target hold, which is a layer of the source's own chain: the commit of a head. */
+    WEIR_MIRROR_SYNC_ABOVE,
 };
 
 #define WEIR_MIRROR_MEMORY_DEFAULT ((uint64_t)16 << 20)
@@ -34,6 +36,8 @@ struct weir_mirror_options {
     enum weir_mirror_copy_mode copy_mode;
     enum weir_job_on_error on_source_error, on_target_error;
     bool auto_finalize, auto_dismiss;
+    /* SYNC_ABOVE: what was made writable for the job, which takes it over when it has started. */
+    struct weir_writable *writable;
 };
 
 /*

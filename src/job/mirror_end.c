@@ -5,6 +5,7 @@
 #include "base/law.h"
 #include "graph/gate.h"
 #include "io/async.h"
+#include "job/commit_internal.h"
 #include "job/job.h"
 #include "job/mirror_internal.h"
 #include <errno.h>
@@ -147,6 +148,7 @@ static weir_co_fn int end_drained(struct mirror *mirror)
     }
     mirror_update(&mirror->job);
     mirror->pivoting = true;
+    mirror_thaw(mirror);
     ret = pivot(mirror, &err);
     if (ret)
         return weir_job_fail(&mirror->job, ret, "%s", weir_error_text(err));
@@ -243,6 +245,9 @@ weir_co_fn void mirror_clean(struct weir_job *job)
     mirror_update(job);
     if (!mirror->pivoted)
         mirror_let_go(mirror);
+    mirror_thaw(mirror);
+    if (mirror->pivoted)
+        weir_writable_done(&mirror->writable);
     weir_copy_stop(parts->copy);
     if (!mirror->pivoted)
         settle(parts->top);
@@ -257,10 +262,12 @@ weir_co_fn void mirror_clean(struct weir_job *job)
         leftover->parts = parts;
         leftover->inserted = true;
         if (remove_filter(leftover, MIRROR_LET_GO_NS)) {
+            weir_writable_done(&mirror->writable); /* it may still be written to, late */
             weir_co_start(weir_loop_control(), remove_later, leftover);
             return;
         }
         free(leftover);
     }
+    commit_base_give_back(parts->target, &mirror->writable);
     mirror_parts_free(parts);
 }

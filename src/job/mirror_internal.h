@@ -43,6 +43,10 @@ struct mirror {
     bool pivoting; /* too late to cancel: the users are about to move, or have */
     bool pivoted;
     bool inserted; /* top stands between the source and its users */
+    /* SYNC_ABOVE: COW links from the source down to the target; frozen; what is read-only again without a pivot. */
+    unsigned depth;
+    bool frozen;
+    struct weir_writable writable;
 };
 
 static inline struct mirror *mirror_of(struct weir_job *job)
@@ -50,7 +54,10 @@ static inline struct mirror *mirror_of(struct weir_job *job)
     return weir_container_of(job, struct mirror, job);
 }
 
-extern const struct weir_job_driver weir_mirror_driver;
+extern const struct weir_job_driver weir_mirror_driver, weir_commit_head_driver;
+
+/* SYNC_ABOVE: the links of the chain may change again. Lock held. */
+void mirror_thaw(struct mirror *mirror);
 
 void mirror_parts_free(struct mirror_parts *parts);
 /* Brings job->progress and job->total up to date. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What a mirror with sync=top begins with: what the source itself holds, not what it shows of its backing chain.
+ * What a mirror with sync=top begins with: what the source itself holds, not what it shows of its backing chain; and
+ * what the commit of a head does: what the layers above the target hold.
  *
  * It is looked up while guests write, after the filter is in: what they change meanwhile is marked, or brought over, by
  * the filter, and a mark too many is only a copy too many.
@@ -18,7 +19,8 @@ static weir_co_fn int look(struct mirror *mirror, uint64_t offset, uint64_t leng
                            struct weir_status *ret_status)
 {
     struct weir_gate_op op = { .op = WEIR_OP_STATUS, .offset = offset, .length = length };
-    struct weir_request request = weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, 0);
+    struct weir_request request =
+        weir_request_make(WEIR_OP_STATUS, offset, length, NULL, 0, mirror->depth ? WEIR_REQUEST_DEEP : 0);
     int ret;
 
     request.status = ret_status;
@@ -50,7 +52,8 @@ weir_co_fn int mirror_mark_top(struct mirror *mirror)
             continue;
         }
         length = WEIR_MIN(length, status.length);
-        if (status.allocated)
+        /* Where a layer above the target ends early it shows zeroes, which the target may not have. */
+        if (mirror->depth ? status.depth < mirror->depth : status.allocated)
             weir_bitmap_set(mirror->parts->bitmap, offset, length);
         offset += length;
     }

@@ -182,6 +182,7 @@ static weir_co_fn int make_filter(struct mirror *mirror, const struct weir_mirro
         .bitmap = parts->bitmap,
         .written = parts->written,
         .unmap = options->unmap,
+        .below = mirror->depth,
         .mode = mirror->mode,
         .notify = target_event,
         .opaque = parts,
@@ -270,6 +271,28 @@ static int check(const struct weir_mirror_options *options, struct weir_node **r
     return ret;
 }
 
+/* The chain from the source down to the target stays as it is. */
+static int freeze(struct mirror *mirror, struct weir_error **err)
+{
+    struct weir_node *source = mirror->parts->source, *target = mirror->parts->target, *at;
+    int ret = weir_chain_freeze(source, target, err);
+
+    if (ret)
+        return ret;
+    mirror->frozen = true;
+    for (at = weir_node_skip_filters(source); at != weir_node_skip_filters(target);
+         at = weir_node_backing_chain_next(at))
+        mirror->depth++;
+    return 0;
+}
+
+void mirror_thaw(struct mirror *mirror)
+{
+    if (mirror->frozen)
+        weir_chain_unfreeze(mirror->parts->source, mirror->parts->target);
+    mirror->frozen = false;
+}
+
 int weir_mirror_start(const struct weir_mirror_options *options, struct weir_error **err)
 {
     struct weir_job_options job_options = {
@@ -284,7 +307,9 @@ int weir_mirror_start(const struct weir_mirror_options *options, struct weir_err
     int ret = check(options, &source, &target, err);
 
     if (!ret)
-        ret = weir_job_new(&weir_mirror_driver, &job_options, &job, err);
+        ret = weir_job_new(options->sync == WEIR_MIRROR_SYNC_ABOVE ? &weir_commit_head_driver
+                                                                   : &weir_mirror_driver,
+                           &job_options, &job, err);
     if (ret)
         return ret;
     mirror = mirror_of(job);
@@ -299,11 +324,17 @@ int weir_mirror_start(const struct weir_mirror_options *options, struct weir_err
     mirror->on_source_error = options->on_source_error;
     mirror->on_target_error = options->on_target_error;
     mirror->replaces = options->replaces ? weir_strdup(options->replaces) : NULL;
-    ret = build(mirror, options, err);
+    if (mirror->sync == WEIR_MIRROR_SYNC_ABOVE)
+        ret = freeze(mirror, err);
+    if (!ret)
+        ret = build(mirror, options, err);
     if (ret) {
+        mirror_thaw(mirror);
         unbuild(mirror);
         return ret;
     }
+    if (options->writable)
+        mirror->writable = *options->writable;
     weir_job_start(job);
     return 0;
 }
