@@ -14,7 +14,8 @@ static bool changes(const struct nbd_command *command)
 }
 
 /*
- * Sent again after a loss, for as long as reconnect-delay allows; what changes nothing at once where a connection is up.
+ * Sent again after a loss, for as long as reconnect-delay allows; what changes nothing at once where a connection is
+ * up.
  */
 static weir_co_fn int perform(struct nbd_client *client, struct nbd_command *command)
 {
