@@ -15,8 +15,8 @@
  *
  * What the protocol cannot prevent: a server that lives on may still be busy with a change from a connection that it
  * lost, after it has answered the same change and a newer one on another. So a change is never sent again on a
- * connection that was there before the loss, which would make this likely. When the server's process has ended it
- * cannot happen.
+ * connection that was there when it was sent first, which would make this likely. When the server's process has ended
+ * it cannot happen.
  */
 #ifndef WEIR_PROTOCOL_NBD_CLIENT_H
 #define WEIR_PROTOCOL_NBD_CLIENT_H
