@@ -240,6 +240,15 @@ def test_nbd_client_many_in_flight(daemon, nbdkit):
     assert time.monotonic() - began < 64 * 0.3 / 4
 
 
+def test_nbd_client_resize(daemon, nbdkit):
+    """An export has its size; a node may show less of it."""
+    add(daemon, nbdkit('memory', '4M'))
+    with pytest.raises(QmpError, match='Cannot grow NBD nodes'):
+        daemon.qmp('block_resize', node_name='n', size=8 * MiB)
+    daemon.qmp('block_resize', node_name='n', size=MiB)
+    assert nbd_connect(daemon.export('n')).get_size() == MiB
+
+
 # ---- as a part of a graph ----
 
 def test_nbd_client_mirror_to(daemon, tmp, serve):

@@ -107,6 +107,29 @@ def test_nbd_client_reconnect_under_load(daemon, server, connections):
     assert file_bytes(server.image, 0, SIZE) == content
 
 
+def test_nbd_client_mirror_under_loss(daemon, server, tmp):
+    """A mirror to a server that is killed in between: neither the guest nor the job fails, and both sides are the same."""
+    daemon.add_file('s', fill(tmp / 'source.img', SIZE, seed=7), discard='unmap')
+    handle = nbd_connect(daemon.export('s'))
+    add(daemon, server.path, 't', reconnect_delay=60)
+    daemon.qmp('blockdev-mirror', {'job-id': 'm', 'device': 's', 'target': 't', 'sync': 'full',
+                                   'copy-mode': 'write-blocking', 'speed': 8 * SIZE})
+    for seed in range(3):
+        server.kill()
+        thread = threading.Thread(target=exercise, args=(handle,), kwargs={'rounds': 60, 'seed': seed})
+        thread.start()
+        server.start()
+        thread.join(60)
+        assert not thread.is_alive()
+    content = exercise(handle, rounds=20)
+    daemon.qmp.job_wait('m', 'ready')
+    server.kill()
+    server.start()
+    daemon.qmp('job-complete', id='m')
+    daemon.qmp.job_wait('m', 'concluded')
+    assert handle.pread(SIZE, 0) == content == file_bytes(server.image, 0, SIZE)
+
+
 def test_nbd_client_other_size(daemon, server):
     """A server that comes back with another disk is not taken for the old one."""
     handle = opened(daemon, server.path, reconnect_delay=1)

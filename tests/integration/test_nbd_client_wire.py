@@ -4,6 +4,7 @@ import errno
 import random
 import struct
 import threading
+import time
 
 import nbd
 import pytest
@@ -219,6 +220,23 @@ def test_nbd_client_write_is_sent_again(daemon, tmp, peer):
     handle.pwrite(b'once or twice' * 100, 1000)
     assert seen == [b'once or twice' * 100] * 2
     assert handle.pread(1300, 1000) == b'once or twice' * 100
+
+
+def test_nbd_client_every_write_twice(daemon, tmp, peer):
+    """Each write loses the connection once, also one that was made a moment ago; the next one serves it."""
+    handle = opened(daemon, tmp, reconnect_delay=60, x_connections=2)
+    seen = set()
+
+    def hook(kind, _cookie, offset, *_):
+        if kind == WRITE and offset not in seen:
+            seen.add(offset)
+            raise EOFError
+    peer.hook = hook
+    began = time.monotonic()
+    for i in range(20):
+        handle.pwrite(bytes([i + 1]) * 512, i * 1024)
+    assert time.monotonic() - began < 50
+    assert [peer.content[i * 1024] for i in range(20)] == list(range(1, 21))
 
 
 def test_nbd_client_flush_after_a_failure(daemon, tmp, peer):

@@ -66,6 +66,44 @@ static void abandons_a_stuck_call(void **state)
     run_world(limited, NULL);
 }
 
+static void cancel_it(void *arg) weir_co_fn;
+static void cancel_it(void *arg)
+{
+    weir_co_cancel(arg);
+}
+
+static void cancelled(void *arg) weir_co_fn;
+static void cancelled(void *arg)
+{
+    struct weir_co_cancel cancel = { 0 };
+    struct stuck stuck = { 0 };
+    int result;
+
+    WEIR_ASSERT(sem_init(&stuck.go, 0, 0) == 0 && sem_init(&stuck.released, 0, 0) == 0);
+    /* Nobody cancels: the result. */
+    (void)sem_post(&stuck.go);
+    result = weir_co_work_cancellable(wait_stuck, release_stuck, &stuck, -1, &cancel);
+    WEIR_ASSERT(result == 5 && !cancel.co && !stuck.was_released);
+    /* In the middle of the call, and before it. */
+    for (unsigned i = 0; i < 2; i++) {
+        if (!i)
+            weir_co_start(weir_loop_control(), cancel_it, &cancel);
+        result = weir_co_work_cancellable(wait_stuck, release_stuck, &stuck,
+                                          weir_sys->clock_ns() + INT64_C(60000000000), &cancel);
+        WEIR_ASSERT(result == -ECANCELED && !cancel.co && !stuck.was_released);
+        (void)sem_post(&stuck.go);
+        while (sem_wait(&stuck.released) < 0)
+            continue;
+        stuck.was_released = false;
+    }
+    WEIR_ASSERT(sem_destroy(&stuck.go) == 0 && sem_destroy(&stuck.released) == 0);
+}
+
+static void cancels_a_stuck_call(void **state)
+{
+    run_world(cancelled, NULL);
+}
+
 /* Limits that pass about when the call ends: either outcome, never both, never neither. */
 #define RACES 400
 
@@ -186,6 +224,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(abandons_a_stuck_call),
+        cmocka_unit_test(cancels_a_stuck_call),
         cmocka_unit_test(limit_races_with_the_end),
         cmocka_unit_test(waits_for_operations),
     };

@@ -13,9 +13,10 @@
  * the time and holds what locks it holds, so nothing newer on its range is overtaken by what is sent here. With
  * reconnect-delay 0 such a command fails with -EIO, and so does every one until there is a connection again.
  *
- * What the protocol cannot prevent: a server that lives on may still be busy with a change from a connection that it lost,
- * after it has answered the same change and a newer one on another. So a change is never sent again on a connection that
- * was there before the loss, which would make this likely. After the end of the server's process it cannot happen.
+ * What the protocol cannot prevent: a server that lives on may still be busy with a change from a connection that it
+ * lost, after it has answered the same change and a newer one on another. So a change is never sent again on a
+ * connection that was there when it was sent first, which would make this likely. When the server's process has ended
+ * it cannot happen.
  */
 #ifndef WEIR_PROTOCOL_NBD_CLIENT_H
 #define WEIR_PROTOCOL_NBD_CLIENT_H

@@ -14,7 +14,8 @@ static bool changes(const struct nbd_command *command)
 }
 
 /*
- * Sent again after a loss, for as long as reconnect-delay allows; what changes nothing at once where a connection is up.
+ * Sent again after a loss, for as long as reconnect-delay allows; what changes nothing at once where a connection is
+ * up.
  */
 static weir_co_fn int perform(struct nbd_client *client, struct nbd_command *command)
 {
@@ -22,6 +23,8 @@ static weir_co_fn int perform(struct nbd_client *client, struct nbd_command *com
     uint64_t above = 0;
 
     for (unsigned losses = 0;;) {
+        /* Before: whichever connection is lost then, its successor has a higher number. */
+        uint64_t latest = nbd_client_latest(client);
         struct nbd_connection *connection = nbd_client_get(client, above, limit_ns);
         int ret;
 
@@ -37,7 +40,7 @@ static weir_co_fn int perform(struct nbd_client *client, struct nbd_command *com
         if (++losses >= client->connections && weir_sys->clock_ns() >= limit_ns)
             return -EIO;
         if (changes(command))
-            above = nbd_client_latest(client);
+            above = latest;
     }
 }
 
