@@ -347,7 +347,13 @@ def test_quorum_repair(daemon, images, tmp, pattern, threshold):
     handle = opened(daemon, child(images, 'a'), child(images, 'b'), bad, threshold=threshold, read_pattern=pattern)
     handle.pwrite(b'n' * MiB, MiB)
     daemon.add_file('d', fill(tmp / 'd.img', SIZE, seed=5))
-    daemon.qmp('blockdev-mirror', {'job-id': 'm', 'device': 'q', 'target': 'd', 'sync': 'full', 'replaces': 'c'})
+    options = {'job-id': 'm', 'device': 'q', 'target': 'd', 'sync': 'full', 'replaces': 'c'}
+    if not is_peer():  # a reader of the bad child would see another disk all at once
+        daemon.export('c', writable=False)
+        assert 'abrupt change of visible data' in error_text(daemon.qmp, 'blockdev-mirror', options)
+        daemon.qmp('block-export-del', id='c')
+        daemon.qmp.event('BLOCK_EXPORT_DELETED', id='c')
+    daemon.qmp('blockdev-mirror', options)
     daemon.qmp.event('BLOCK_JOB_READY')
     daemon.qmp('job-complete', id='m')
     daemon.qmp.event('BLOCK_JOB_COMPLETED')
