@@ -57,6 +57,14 @@ static void blkverify_close(struct weir_node *node)
     weir_range_table_free(((struct blkverify_state *)weir_node_state(node))->ranges);
 }
 
+/* Who makes one side longer or shorter makes them differ. */
+static void blkverify_child_perm(struct weir_node *node, const struct weir_edge *edge, unsigned perm,
+                                 unsigned shared, unsigned *ret_perm, unsigned *ret_shared)
+{
+    weir_perm_default(node, edge, perm, shared, ret_perm, ret_shared);
+    *ret_shared &= ~(unsigned)WEIR_PERM_RESIZE;
+}
+
 /* Any request may come: each child aligns for itself. */
 static void blkverify_limits(struct weir_node *node, struct weir_limits *limits)
 {
@@ -209,6 +217,7 @@ const struct weir_driver weir_driver_blkverify = {
     .close = blkverify_close,
     .limits = blkverify_limits,
     .resize = blkverify_resize,
+    .child_perm = blkverify_child_perm,
     .cares = blkverify_cares,
     .submit = blkverify_submit,
 };

@@ -111,14 +111,15 @@ static weir_co_fn void preallocate_close(struct weir_node *node)
 
 /* ---- permissions ---- */
 
-/* Any writer makes the file grow, and nobody else may move its end. */
+/* Any writer makes the file grow, and nobody else may move its end: the node would not follow. */
 static void preallocate_child_perm(struct weir_node *node, const struct weir_edge *edge, unsigned perm,
                                    unsigned shared, unsigned *ret_perm, unsigned *ret_shared)
 {
     weir_perm_default(node, edge, perm, shared, ret_perm, ret_shared);
+    *ret_shared &= ~(unsigned)WEIR_PERM_RESIZE;
     if (perm & (WEIR_PERM_WRITE | WEIR_PERM_RESIZE)) {
         *ret_perm |= WEIR_PERM_WRITE | WEIR_PERM_RESIZE;
-        *ret_shared &= ~(unsigned)(WEIR_PERM_WRITE | WEIR_PERM_RESIZE);
+        *ret_shared &= ~(unsigned)WEIR_PERM_WRITE;
     }
 }
 

@@ -105,7 +105,7 @@ static weir_co_fn int quorum_add(struct weir_node *node, struct weir_node *child
     ret = weir_tran_finish(tran, err);
     if (ret)
         return ret;
-    quorum->children[quorum->count++] = (struct quorum_child){ .edge = edge };
+    quorum->children[quorum->count++] = (struct quorum_child){ .edge = edge, .node = child };
     quorum->next_index++;
     return 0;
 }
@@ -171,9 +171,24 @@ static void quorum_close(struct weir_node *node)
     weir_mutex_done(&quorum->mutex);
 }
 
-/* Any request may come: each child aligns for itself. */
+/* A repaired child: another node stands where the old one was, and is what the quorum was when it was copied. */
+static void forget_replaced(struct quorum *quorum)
+{
+    for (unsigned i = 0; i < quorum->count; i++) {
+        struct quorum_child *child = &quorum->children[i];
+
+        if (child->node == child->edge->node)
+            continue;
+        weir_bitmap_free(weir_steal(&child->missed));
+        child->missed_all = false;
+        child->node = child->edge->node;
+    }
+}
+
+/* Any request may come: each child aligns for itself. Asked again, drained, whenever a child is another one. */
 static void quorum_limits(struct weir_node *node, struct weir_limits *limits)
 {
+    forget_replaced(weir_node_state(node));
     limits->request_align = limits->memory_align = 1;
     limits->transfer_max = TRANSFER_MAX;
     limits->zero_align = limits->zero_max = 0;

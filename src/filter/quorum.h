@@ -40,6 +40,7 @@ struct weir_range_table;
 
 struct quorum_child {
     struct weir_edge *edge;
+    struct weir_node *node; /* that the rest is about: edge->node may be another one after a drain */
     /* Under quorum->mutex: */
     struct weir_bitmap *missed; /* NULL: nothing */
     bool missed_all;            /* there was no memory for the bitmap */

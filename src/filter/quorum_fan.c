@@ -42,13 +42,16 @@ void quorum_fan_free(struct quorum_fan *fan)
 
 /* ---- asking ---- */
 
-/* A child that was given up takes part again once it has returned everything and nobody is about to give it up. */
+/*
+ * A child that was given up takes part again once it has returned everything and nobody is about to give it up; or once
+ * the edge leads to another node.
+ */
 static void try_again(struct quorum *quorum, struct quorum_child *child)
 {
     if (!atomic_load_explicit(&child->edge->broken, memory_order_relaxed))
         return;
     WEIR_SCOPE_LOCK(&quorum->mutex);
-    if (!child->breaking && !weir_edge_abandoned(child->edge))
+    if (!child->breaking && !atomic_load(&child->edge->node->left_behind))
         atomic_store(&child->edge->broken, false);
 }
 

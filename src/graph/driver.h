@@ -138,6 +138,7 @@ struct weir_create_ops {
     const struct weir_schema_type *options;
 };
 
+/* Of nodes whose children are to hold the same as the node itself. */
 struct weir_children_ops {
     /* Makes @child one more child of @node. Control loop, graph-change lock held, @node drained. */
     int (*add)(struct weir_node *node, struct weir_node *child, struct weir_error **err) weir_co_fn;

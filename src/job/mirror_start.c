@@ -96,17 +96,35 @@ static uint64_t default_granularity(struct weir_node *target)
                 : GRANULARITY_DEFAULT;
 }
 
+/*
+ * Whether @node is @at, or something below it that reads the same or is to: a filtered child, a child of a quorum. Who
+ * uses the latter directly (@alone: nobody may) would see another disk, if it is bad.
+ */
+static bool stands_for(const struct weir_node *at, const struct weir_node *node, bool alone)
+{
+    const struct weir_edge *edge = TAILQ_FIRST(&at->parents);
+
+    if (alone && edge && TAILQ_NEXT(edge, in_node))
+        return false;
+    if (at == node)
+        return true;
+    TAILQ_FOREACH (edge, &at->children, in_parent) {
+        bool twins = at->driver->children;
+
+        if ((twins || (edge->role & WEIR_ROLE_FILTERED)) && stands_for(edge->node, node, alone || twins))
+            return true;
+    }
+    return false;
+}
+
 int mirror_find_replaced(struct weir_node *source, const char *name, struct weir_node **ret_node,
                          struct weir_error **err)
 {
-    struct weir_node *node = weir_node_find(name), *at = source;
-    const struct weir_edge *below;
+    struct weir_node *node = weir_node_find(name);
 
     if (!node)
         return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'", name);
-    while (at != node && (below = weir_node_filtered(at)))
-        at = below->node;
-    if (at != node)
+    if (!stands_for(source, node, false))
         return weir_error_set(
             err, -EPERM,
             "Cannot replace '%s' by a node mirrored from '%s', because it cannot be guaranteed that "

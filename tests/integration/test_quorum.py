@@ -340,6 +340,33 @@ def test_quorum_change_errors(daemon, images):
     assert children_of(daemon) == ['children.0', 'children.1', 'children.2']
 
 
+@pytest.mark.parametrize('pattern, threshold', [('quorum', 2), ('fifo', 1)])
+def test_quorum_repair(daemon, images, tmp, pattern, threshold):
+    """A mirror of the quorum takes the place of a child that is bad, and is as good as the others from then on."""
+    bad = child(images, 'c', 'write')
+    handle = opened(daemon, child(images, 'a'), child(images, 'b'), bad, threshold=threshold, read_pattern=pattern)
+    handle.pwrite(b'n' * MiB, MiB)
+    daemon.add_file('d', fill(tmp / 'd.img', SIZE, seed=5))
+    options = {'job-id': 'm', 'device': 'q', 'target': 'd', 'sync': 'full', 'replaces': 'c'}
+    if not is_peer():  # a reader of the bad child would see another disk all at once
+        daemon.export('c', writable=False)
+        assert 'abrupt change of visible data' in error_text(daemon.qmp, 'blockdev-mirror', options)
+        daemon.qmp('block-export-del', id='c')
+        daemon.qmp.event('BLOCK_EXPORT_DELETED', id='c')
+    daemon.qmp('blockdev-mirror', options)
+    daemon.qmp.event('BLOCK_JOB_READY')
+    daemon.qmp('job-complete', id='m')
+    daemon.qmp.event('BLOCK_JOB_COMPLETED')
+    assert 'c' not in {n['node-name'] for n in daemon.qmp('query-named-block-nodes')}
+    assert children_of(daemon) == ['children.0', 'children.1', 'children.2']
+    assert daemon.qmp('query-block-exports')[0]['node-name'] == 'q'
+    handle.pwrite(b'm' * 4096, 3 * MiB)
+    assert file_bytes(tmp / 'd.img', 0, SIZE) == file_bytes(images['a'], 0, SIZE) == handle.pread(SIZE, 0)
+    for name in ('children.0', 'children.1')[:3 - threshold]:  # it can do without the others
+        change(daemon, child=name)
+    assert handle.pread(4096, MiB) == b'n' * 4096 and handle.pread(4096, 3 * MiB) == b'm' * 4096
+
+
 # ---- under load ----
 
 @pytest.mark.skipif(is_peer(), reason='compares children in the middle of a write')
