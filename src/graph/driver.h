@@ -199,6 +199,13 @@ struct weir_driver {
     /* ---- drain: release waits of the node's own (throttle queues, held requests); control loop ---- */
     void (*drain_begin)(struct weir_node *node);
     void (*drain_end)(struct weir_node *node);
+    /*
+     * Gives up waits that only a person would end (requests held at a breakpoint): the program ends, or the node has
+     * lost its last user. Control loop.
+     */
+    void (*let_go)(struct weir_node *node);
+    /* Something is about to happen above (enum weir_event, graph/event.h); may hold the caller. Any loop. */
+    void (*event)(struct weir_node *node, unsigned event) weir_co_fn;
 
     /* The file name a person would know the node by, or NULL; borrowed from the node. */
     const char *(*filename)(struct weir_node *node);

@@ -12,6 +12,7 @@
 
 #include "base/iov.h"
 #include "base/law.h"
+#include "graph/event.h"
 #include "io/io.h"
 #include "io/slice.h"
 
@@ -37,6 +38,17 @@ static void monitor_call(struct weir_node *node, const struct weir_extent *exten
         weir_mutex_unlock(&node->io->monitor);
 }
 
+/* What came up in map, where a test listens. */
+static weir_co_fn void raise_noted(struct weir_node *node, struct weir_meta_pins *pins)
+{
+    struct weir_edge *edge = weir_node_primary(node);
+    uint64_t events = pins->events;
+
+    pins->events = 0;
+    if (events && edge)
+        weir_event_raise_set(edge->node, events);
+}
+
 /* map with ALLOCATE; waits for space that is on its way out of the quarantine. */
 static weir_co_fn int map_allocate(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length,
                                    unsigned flags, uint64_t stored, struct weir_extent *extent,
@@ -48,6 +60,7 @@ static weir_co_fn int map_allocate(struct weir_node *node, enum weir_op op, uint
     for (;;) {
         *extent = (struct weir_extent){ .child_length = stored };
         ret = weir_map(node, op, offset, length, flags | WEIR_MAP_ALLOCATE, extent, pins);
+        raise_noted(node, pins);
         if (ret != -ENOSPC)
             return ret;
         weir_map_unpin(node, pins);
@@ -151,6 +164,7 @@ static weir_co_fn int fill_read(struct weir_node *node, const struct weir_extent
     *fill = (struct fill){ .head = head, .tail = tail };
     if (!(head + tail))
         return 0;
+    weir_event(extent->edge, WEIR_EVENT_COW_READ);
     fill->old = weir_buffer_new(head + tail);
     if (!fill->old)
         return -ENOMEM;
@@ -189,6 +203,8 @@ static weir_co_fn int move_pending(struct weir_node *node, const struct weir_ext
     request = weir_request_make(
         WEIR_OP_WRITE, extent->child_offset + head - fill.head, fill.head + length + fill.tail, iov, count,
         source->flags & (WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_BULK | WEIR_REQUEST_APART));
+    if (fill.head || fill.tail)
+        weir_event(extent->edge, WEIR_EVENT_COW_WRITE);
     ret = weir_io(extent->edge, &request);
     free(iov);
     weir_buffer_unref(fill.old);
@@ -398,7 +414,9 @@ static weir_co_fn int write_stored(struct weir_node *node, uint64_t offset, cons
     if (!ret) {
         if (!WEIR_LAW(WEIR_LAW_PENDING))
             monitor_call(node, &extent, true);
+        weir_event(extent.edge, WEIR_EVENT_WRITE_COMPRESSED);
         ret = weir_io_write(extent.edge, extent.child_offset, work->stored, work->out, 0);
+        weir_event(extent.edge, WEIR_EVENT_L2_UPDATE_COMPRESSED);
         if (WEIR_LAW(WEIR_LAW_PENDING))
             monitor_call(node, &extent, !ret);
     }
@@ -473,5 +491,9 @@ int weir_mapped_change(struct weir_node *node, struct weir_request *request)
 
 int weir_mapped_flush(struct weir_node *node)
 {
+    struct weir_edge *edge = weir_node_primary(node);
+
+    if (edge)
+        weir_event(edge, WEIR_EVENT_FLUSH_TO_OS);
     return weir_meta_ops_of(node)->sync(node);
 }
