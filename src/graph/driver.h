@@ -210,6 +210,13 @@ struct weir_driver {
     /* ---- drain: release waits of the node's own (throttle queues, held requests); control loop ---- */
     void (*drain_begin)(struct weir_node *node);
     void (*drain_end)(struct weir_node *node);
+    /*
+     * Gives up waits that only a person would end (requests held at a breakpoint): the program ends, or the node has
+     * lost its last user. Control loop.
+     */
+    void (*let_go)(struct weir_node *node);
+    /* Something is about to happen above (enum weir_event, graph/event.h); may hold the caller. Any loop. */
+    void (*event)(struct weir_node *node, unsigned event) weir_co_fn;
 
     /*
      * The node, opened read-only, is to take writes, or no more. A protocol: it may be opened for writing from now on,

@@ -56,6 +56,8 @@ struct weir_node *weir_node_find(const char *name);
 /* Like weir_node_find() with the error text that commands with `device` or `node-name` give. */
 struct weir_node *weir_node_lookup(const char *device, const char *node_name, struct weir_error **err);
 struct weir_node *weir_graph_next(struct weir_node *node); /* NULL: the first; in the order of creation */
+/* Makes all nodes give up what only a person would end: before the program ends. */
+void weir_graph_let_go(void);
 /* Nodes whose last user is gone but whose I/O has not returned. */
 unsigned weir_graph_limbo_count(void);
 struct weir_node *weir_graph_limbo_next(struct weir_node *node); /* NULL: the first */

@@ -29,6 +29,8 @@ void weir_node_leave(struct weir_node *node)
     weir_node_unlink(node);
     node->in_limbo = true;
     TAILQ_INSERT_TAIL(&weir_graph.leaving, node, in_graph);
+    if (node->graph->opened && node->driver->let_go)
+        node->driver->let_go(node);
     TAILQ_FOREACH (edge, &node->children, in_parent)
         weir_node_check_unused(edge->node);
 }
@@ -37,6 +39,22 @@ void weir_node_check_unused(struct weir_node *node)
 {
     if (!node->in_limbo && !node->graph->opening && !node->user_added && !in_use(node))
         weir_node_leave(node);
+}
+
+static void let_all_go(const struct weir_nodes *nodes)
+{
+    struct weir_node *node;
+
+    TAILQ_FOREACH (node, nodes, in_graph) {
+        if (node->graph->opened && !node->graph->closing && node->driver->let_go)
+            node->driver->let_go(node);
+    }
+}
+
+void weir_graph_let_go(void)
+{
+    let_all_go(&weir_graph.nodes);
+    let_all_go(&weir_graph.leaving);
 }
 
 /* Whether something other than a node on its way out keeps @node. */

@@ -12,6 +12,7 @@
 
 #include "base/iov.h"
 #include "base/law.h"
+#include "graph/event.h"
 #include "io/io.h"
 #include "io/slice.h"
 
@@ -37,6 +38,17 @@ void weir_map_end(struct weir_node *node, const struct weir_extent *extent, bool
         weir_mutex_unlock(&node->io->monitor);
 }
 
+/* What came up in map, where a test listens. */
+static weir_co_fn void raise_noted(struct weir_node *node, struct weir_meta_pins *pins)
+{
+    struct weir_edge *edge = weir_node_primary(node);
+    uint64_t events = pins->events;
+
+    pins->events = 0;
+    if (events && edge)
+        weir_event_raise_set(edge->node, events);
+}
+
 int weir_map_allocate(struct weir_node *node, enum weir_op op, uint64_t offset, uint64_t length,
                       unsigned flags, uint64_t stored, struct weir_extent *extent,
                       struct weir_meta_pins *pins)
@@ -47,6 +59,7 @@ int weir_map_allocate(struct weir_node *node, enum weir_op op, uint64_t offset, 
     for (;;) {
         *extent = (struct weir_extent){ .child_length = stored };
         ret = weir_map(node, op, offset, length, flags | WEIR_MAP_ALLOCATE, extent, pins);
+        raise_noted(node, pins);
         if (ret != -ENOSPC)
             return ret;
         weir_map_unpin(node, pins);
@@ -151,6 +164,7 @@ static weir_co_fn int fill_read(struct weir_node *node, const struct weir_extent
     *fill = (struct fill){ .head = head, .tail = tail };
     if (!(head + tail))
         return 0;
+    weir_event(extent->edge, WEIR_EVENT_COW_READ);
     fill->old = weir_buffer_new(head + tail);
     if (!fill->old)
         return -ENOMEM;
@@ -189,6 +203,8 @@ static weir_co_fn int move_pending(struct weir_node *node, const struct weir_ext
     request = weir_request_make(
         WEIR_OP_WRITE, extent->child_offset + head - fill.head, fill.head + length + fill.tail, iov, count,
         source->flags & (WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_BULK | WEIR_REQUEST_APART));
+    if (fill.head || fill.tail)
+        weir_event(extent->edge, WEIR_EVENT_COW_WRITE);
     ret = weir_io(extent->edge, &request);
     free(iov);
     weir_buffer_unref(fill.old);
@@ -433,5 +449,9 @@ int weir_mapped_change(struct weir_node *node, struct weir_request *request)
 
 int weir_mapped_flush(struct weir_node *node)
 {
+    struct weir_edge *edge = weir_node_primary(node);
+
+    if (edge)
+        weir_event(edge, WEIR_EVENT_FLUSH_TO_OS);
     return weir_meta_ops_of(node)->sync(node);
 }

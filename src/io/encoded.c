@@ -6,6 +6,7 @@
 
 #include "base/iov.h"
 #include "base/law.h"
+#include "graph/event.h"
 #include "io/io.h"
 
 struct encode_work {
@@ -55,7 +56,9 @@ static weir_co_fn int write_stored(struct weir_node *node, uint64_t offset, unsi
     if (!ret) {
         if (!WEIR_LAW(WEIR_LAW_PENDING))
             weir_map_end(node, &extent, true);
+        weir_event(extent.edge, WEIR_EVENT_WRITE_COMPRESSED);
         ret = weir_io_write(extent.edge, extent.child_offset, work->stored, work->out, 0);
+        weir_event(extent.edge, WEIR_EVENT_L2_UPDATE_COMPRESSED);
         if (WEIR_LAW(WEIR_LAW_PENDING))
             weir_map_end(node, &extent, !ret);
     }

@@ -175,7 +175,8 @@ void weir_io_pause(void)
 int weir_io_read(struct weir_edge *edge, uint64_t offset, uint64_t length, void *buffer)
 {
     struct iovec iov = { buffer, length };
-    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
+    struct weir_request request =
+        weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, WEIR_REQUEST_METADATA);
 
     return weir_io(edge, &request);
 }
@@ -197,7 +198,7 @@ int weir_io_flush(struct weir_edge *edge)
 }
 
 int weir_io_read_short(struct weir_edge *edge, uint64_t offset, uint64_t length, const struct iovec *iov,
-                       unsigned iovcnt)
+                       unsigned iovcnt, unsigned flags)
 {
     uint64_t size = weir_node_size(edge->node);
     uint64_t inside = offset >= size ? 0 : WEIR_MIN(length, size - offset);
@@ -209,7 +210,7 @@ int weir_io_read_short(struct weir_edge *edge, uint64_t offset, uint64_t length,
         weir_iov_fill(iov, iovcnt, inside, 0, length - inside);
     if (inside) {
         weir_slice_init(&slice, iov, iovcnt, 0, inside);
-        request = weir_request_make(WEIR_OP_READ, offset, inside, slice.iov, slice.count, 0);
+        request = weir_request_make(WEIR_OP_READ, offset, inside, slice.iov, slice.count, flags);
         ret = weir_io(edge, &request);
         weir_slice_done(&slice);
     }

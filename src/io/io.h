@@ -40,7 +40,7 @@ int weir_io(struct weir_edge *edge, struct weir_request *request) weir_co_fn wei
 int weir_io_try(struct weir_edge *edge, struct weir_request *request) weir_must_check;
 /* Lets others on this loop have their turn: in the middle of long work of the driver's own. */
 void weir_io_pause(void) weir_co_fn;
-/* Plain buffers. */
+/* Plain buffers. Reads are of tables and headers (WEIR_REQUEST_METADATA), a write says it by its @flags. */
 int weir_io_read(struct weir_edge *edge, uint64_t offset, uint64_t length,
                  void *buffer) weir_co_fn weir_must_check;
 int weir_io_write(struct weir_edge *edge, uint64_t offset, uint64_t length, const void *buffer,

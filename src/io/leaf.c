@@ -9,6 +9,7 @@
  */
 #include "base/alloc.h"
 #include "base/iov.h"
+#include "graph/event.h"
 #include "io/io.h"
 #include "io/node_io.h"
 #include "io/slice.h"
@@ -135,6 +136,20 @@ static weir_co_fn int read_block(struct weir_node *node, uint64_t offset, void *
     return submit_bounced(node, &request);
 }
 
+/* The same, between two events of this node. */
+static weir_co_fn int read_side(struct weir_node *node, uint64_t offset, void *buffer, enum weir_event before,
+                                enum weir_event after)
+{
+    int ret;
+
+    if (weir_event_heard())
+        weir_event_raise(node, before);
+    ret = read_block(node, offset, buffer);
+    if (!ret && weir_event_heard())
+        weir_event_raise(node, after);
+    return ret;
+}
+
 /* Read, merge, write back; the caller holds the aligned range exclusively. */
 static weir_co_fn int write_merged(struct weir_node *node, struct weir_request *request)
 {
@@ -149,10 +164,12 @@ static weir_co_fn int write_merged(struct weir_node *node, struct weir_request *
     if (!bounce)
         return -ENOMEM;
     if (start != request->offset)
-        ret = read_block(node, start, bounce->data);
+        ret = read_side(node, start, bounce->data, WEIR_EVENT_PWRITEV_RMW_HEAD,
+                        WEIR_EVENT_PWRITEV_RMW_AFTER_HEAD);
     if (!ret && end != request->offset + request->length &&
         (end - align != start || start == request->offset))
-        ret = read_block(node, end - align, (char *)bounce->data + (end - align - start));
+        ret = read_side(node, end - align, (char *)bounce->data + (end - align - start),
+                        WEIR_EVENT_PWRITEV_RMW_TAIL, WEIR_EVENT_PWRITEV_RMW_AFTER_TAIL);
     if (!ret) {
         weir_iov_to_buffer(request->iov, request->iovcnt, 0, (char *)bounce->data + (request->offset - start),
                            request->length);
@@ -371,6 +388,7 @@ int weir_leaf_io(struct weir_node *node, struct weir_request *request)
     flush_after = fua_by_flush(node, request);
     if (flush_after)
         change.flags &= ~(unsigned)WEIR_REQUEST_FUA;
+    flush_after &= !node->cache_no_flush;
     ret = leaf_change(node, &change);
     weir_io_changed(node);
     if (ret == -EIO && (change.flags & WEIR_REQUEST_FUA) && !node->cache_direct &&

@@ -9,6 +9,7 @@
 
 #include "base/iov.h"
 #include "base/law.h"
+#include "graph/event.h"
 #include "io/io.h"
 #include "io/slice.h"
 
@@ -88,7 +89,8 @@ static weir_co_fn int read_encoded(struct weir_node *node, const struct weir_ext
         struct iovec flat = { stored->data, extent->child_length };
         struct decode_work work = { node, extent, stored->data, whole->data };
 
-        ret = weir_io_read_short(extent->edge, extent->child_offset, extent->child_length, &flat, 1);
+        weir_event(extent->edge, WEIR_EVENT_READ_COMPRESSED);
+        ret = weir_io_read_short(extent->edge, extent->child_offset, extent->child_length, &flat, 1, 0);
         if (!ret)
             ret = weir_co_work(run_decode, &work);
         if (!ret)
@@ -99,6 +101,15 @@ static weir_co_fn int read_encoded(struct weir_node *node, const struct weir_ext
     return ret;
 }
 
+/* The storage of @node hears that its backing file is read instead. */
+static weir_co_fn void raise_backing(const struct weir_node *node)
+{
+    struct weir_edge *edge = weir_node_primary(node);
+
+    if (edge)
+        weir_event(edge, WEIR_EVENT_READ_BACKING_AIO);
+}
+
 static weir_co_fn int read_child(struct weir_edge *edge, uint64_t offset, uint64_t length,
                                  const struct iovec *iov, unsigned iovcnt, uint64_t skip)
 {
@@ -106,7 +117,7 @@ static weir_co_fn int read_child(struct weir_edge *edge, uint64_t offset, uint64
     int ret;
 
     weir_slice_init(&slice, iov, iovcnt, skip, length);
-    ret = weir_io_read_short(edge, offset, length, slice.iov, slice.count);
+    ret = weir_io_read_short(edge, offset, length, slice.iov, slice.count, 0);
     weir_slice_done(&slice);
     return ret;
 }
@@ -123,9 +134,10 @@ static weir_co_fn int read_extent(struct weir_node *node, const struct weir_exte
     case WEIR_ENCODED:
         return read_encoded(node, extent, offset, length, iov, iovcnt, skip);
     case WEIR_UNMAPPED:
-        if (cow)
-            return read_child(cow, offset, length, iov, iovcnt, skip);
-        break;
+        if (!cow)
+            break;
+        raise_backing(node);
+        return read_child(cow, offset, length, iov, iovcnt, skip);
     case WEIR_ZEROED:
         break;
     }
@@ -225,7 +237,7 @@ static int try_pinned(struct weir_node *node, struct weir_request *request)
         return weir_io_try(extent.edge, &below);
     case WEIR_UNMAPPED:
         if (cow) {
-            if (below.offset + below.length > weir_node_size(cow->node))
+            if (below.offset + below.length > weir_node_size(cow->node) || weir_event_heard())
                 return -EAGAIN;
             return weir_io_try(cow, &below);
         }

@@ -15,6 +15,7 @@ struct weir_meta_block;
 struct weir_meta_pins {
     struct weir_meta_block *blocks[WEIR_META_PINS_MAX];
     unsigned count;
+    uint64_t events; /* that came up in map (WEIR_EVENT_BIT), to be raised outside of the monitor */
 };
 
 struct weir_meta_ops {

@@ -77,8 +77,11 @@ static inline bool weir_node_submits(const struct weir_node *node, enum weir_op 
 {
     return atomic_load_explicit(&node->cares, memory_order_relaxed) & WEIR_OP_BIT(op);
 }
-/* Reads @length bytes of @edge at @offset into the vector; what lies beyond the end of the child reads as zero. */
+/*
+ * Reads @length bytes of @edge at @offset into the vector; what lies beyond the end of the child reads as zero. @flags
+ * of the request.
+ */
 int weir_io_read_short(struct weir_edge *edge, uint64_t offset, uint64_t length, const struct iovec *iov,
-                       unsigned iovcnt) weir_co_fn;
+                       unsigned iovcnt, unsigned flags) weir_co_fn;
 
 #endif

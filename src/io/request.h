@@ -34,6 +34,7 @@ enum weir_request_flags {
     WEIR_REQUEST_APART = 1 << 8,
     /* Advice. STATUS: holes that take long to tell from data may be called data. */
     WEIR_REQUEST_ROUGH = 1 << 9,
+    WEIR_REQUEST_METADATA = 1 << 10, /* tables and headers of a format, not the data of a guest */
 };
 
 /* What STATUS answers for the beginning of a range. */

@@ -40,7 +40,7 @@ static weir_co_fn int forward(const struct weir_extent *extent, const struct wei
         piece.iovcnt = slice.count;
     }
     ret = request->op == WEIR_OP_READ
-              ? weir_io_read_short(extent->edge, piece.offset, length, piece.iov, piece.iovcnt)
+              ? weir_io_read_short(extent->edge, piece.offset, length, piece.iov, piece.iovcnt, piece.flags)
               : weir_io(extent->edge, &piece);
     if (request->iov)
         weir_slice_done(&slice);

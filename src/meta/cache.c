@@ -128,6 +128,14 @@ static bool any_dirty(const struct weir_meta *meta)
     return false;
 }
 
+static weir_co_fn void raise_load(struct weir_meta *meta, const struct weir_meta_block *block)
+{
+    if (block->level == WEIR_META_TABLE)
+        weir_event(meta->options.edge, WEIR_EVENT_L2_LOAD);
+    else if (block->level == WEIR_META_COUNTS)
+        weir_event(meta->options.edge, WEIR_EVENT_REFBLOCK_LOAD);
+}
+
 /* Reads a block that was just added, outside the monitor. Enters it again before it returns. */
 static weir_co_fn int block_read(struct weir_meta *meta, struct weir_meta_block *block)
 {
@@ -137,7 +145,9 @@ static weir_co_fn int block_read(struct weir_meta *meta, struct weir_meta_block 
     block->loading = true;
     weir_meta_block_pin(block);
     weir_meta_leave(meta);
-    ret = weir_io_read_short(meta->options.edge, block->offset, block->length, &iov, 1);
+    raise_load(meta, block);
+    ret =
+        weir_io_read_short(meta->options.edge, block->offset, block->length, &iov, 1, WEIR_REQUEST_METADATA);
     weir_meta_enter(meta);
     block->loading = false;
     meta->stats.loads++;
@@ -273,7 +283,16 @@ void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length,
     }
     __builtin_memset(block->data, 0, length);
     weir_meta_block_mark_all(block);
+    block->fresh = true;
     return use(node->meta, block);
+}
+
+void weir_meta_note_event(struct weir_node *node, enum weir_event event)
+{
+    struct weir_meta_pins *pins = node->meta->collector;
+
+    if (weir_event_heard() && pins)
+        pins->events |= WEIR_EVENT_BIT(event);
 }
 
 int weir_meta_put(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level,
@@ -284,6 +303,8 @@ int weir_meta_put(struct weir_node *node, uint64_t offset, uint64_t length, enum
     if (!block) {
         (void)evict(node->meta, length);
         block = block_add(node->meta, offset, length, level);
+        if (block)
+            block->fresh = true;
     }
     if (!block)
         return -ENOMEM;

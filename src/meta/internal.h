@@ -15,8 +15,9 @@ struct weir_meta_block {
     enum weir_meta_level level;
     unsigned pins;
     bool dirty, writing, loading;
-    bool gone; /* dropped while pinned or written: freed by the last holder */
-    bool used; /* since eviction or the cleaner last looked at it */
+    bool gone;  /* dropped while pinned or written: freed by the last holder */
+    bool fresh; /* has never been written back: the first time is another event */
+    bool used;  /* since eviction or the cleaner last looked at it */
     uint64_t dirty_pieces[WEIR_META_TABLE_MAX / WEIR_META_PIECE / 64]; /* bits, valid while dirty */
     char *data;
     UT_hash_handle hh;

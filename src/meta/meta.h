@@ -14,7 +14,7 @@
 #ifndef WEIR_META_META_H
 #define WEIR_META_META_H
 
-#include "graph/node.h"
+#include "graph/event.h"
 
 enum weir_meta_level {
     WEIR_META_COUNTS,           /* reference counts */
@@ -65,6 +65,8 @@ int weir_meta_need(struct weir_node *node, struct weir_need *need, uint64_t offs
  * NULL while an old block of that place is still being written: -EAGAIN is then answered by weir_meta_need().
  */
 void *weir_meta_create(struct weir_node *node, uint64_t offset, uint64_t length, enum weir_meta_level level);
+/* From map: raises @event on the edge of the tables as soon as the answer is there (graph/event.h). */
+void weir_meta_note_event(struct weir_node *node, enum weir_event event);
 /* The piece of a table that holds the address @data has changed. */
 void weir_meta_dirty(struct weir_node *node, void *data);
 /*

@@ -166,6 +166,7 @@ int weir_meta_release(struct weir_meta *meta, uint64_t count)
 
         discard_entry(meta, &entry->freed);
         entry->freed.discard = false; /* done, should the release have to be tried again */
+        weir_event(meta->options.edge, WEIR_EVENT_CLUSTER_FREE);
         ret = release_entry(meta, &entry->freed);
         if (ret) {
             put_back(meta, &taken);

@@ -17,6 +17,7 @@
 
 struct copy {
     struct weir_meta_block *block;
+    bool fresh; /* of the block, before this */
     char *data; /* the pieces, one behind the other */
     uint64_t pieces[WEIR_META_TABLE_MAX / WEIR_META_PIECE / 64];
 };
@@ -53,6 +54,7 @@ static void copy_block(struct weir_meta_block *block, struct copy *copy)
     uint64_t at = 0, offset, length, total = 0;
 
     copy->block = block;
+    copy->fresh = block->fresh;
     __builtin_memcpy(copy->pieces, block->dirty_pieces, sizeof(copy->pieces));
     while (next_run(copy, &at, &offset, &length))
         total += length;
@@ -61,6 +63,7 @@ static void copy_block(struct weir_meta_block *block, struct copy *copy)
         __builtin_memcpy(copy->data + total, block->data + offset, length);
     __builtin_memset(block->dirty_pieces, 0, sizeof(block->dirty_pieces));
     block->dirty = false;
+    block->fresh = false;
     block->writing = true;
 }
 
@@ -121,6 +124,7 @@ static void settle_batch(struct weir_meta *meta, struct batch *batch, int ret)
                 for (unsigned j = 0; j < WEIR_ARRAY_SIZE(block->dirty_pieces); j++)
                     block->dirty_pieces[j] |= batch->copies[level][i].pieces[j];
                 block->dirty = true;
+                block->fresh = batch->copies[level][i].fresh;
             }
             weir_meta_block_pin(block);
             weir_meta_block_unpin(meta, block); /* frees one that was dropped meanwhile */
@@ -132,6 +136,39 @@ static void settle_batch(struct weir_meta *meta, struct batch *batch, int ret)
     weir_meta_leave(meta);
 }
 
+/* Whether only parts of the table are written. */
+static bool is_part(const struct copy *copy)
+{
+    uint64_t at = 0, offset, length;
+
+    return next_run(copy, &at, &offset, &length) && length < copy->block->length;
+}
+
+/* What is about to be written, by the names that these tables have in qcow2. */
+static weir_co_fn void raise_update(struct weir_meta *meta, const struct copy *copy)
+{
+    static const struct {
+        enum weir_event fresh, update;
+    } events[WEIR_META_LEVELS] = {
+        [WEIR_META_COUNTS] = { WEIR_EVENT_REFBLOCK_ALLOC_WRITE, WEIR_EVENT_REFBLOCK_UPDATE },
+        [WEIR_META_COUNTS_DIRECTORY] = { WEIR_EVENT_COUNT, WEIR_EVENT_REFTABLE_UPDATE },
+        [WEIR_META_COUNTS_HEADER] = { WEIR_EVENT_COUNT, WEIR_EVENT_COUNT },
+        [WEIR_META_TABLE] = { WEIR_EVENT_L2_ALLOC_WRITE, WEIR_EVENT_L2_UPDATE },
+        [WEIR_META_DIRECTORY] = { WEIR_EVENT_COUNT, WEIR_EVENT_L1_UPDATE },
+        [WEIR_META_HEADER] = { WEIR_EVENT_COUNT, WEIR_EVENT_COUNT },
+    };
+    enum weir_meta_level level = copy->block->level;
+
+    if (!weir_event_heard())
+        return;
+    if (copy->fresh && events[level].fresh != WEIR_EVENT_COUNT)
+        weir_event(meta->options.edge, events[level].fresh);
+    if (events[level].update != WEIR_EVENT_COUNT)
+        weir_event(meta->options.edge, events[level].update);
+    if (level == WEIR_META_COUNTS && is_part(copy))
+        weir_event(meta->options.edge, WEIR_EVENT_REFBLOCK_UPDATE_PART);
+}
+
 static weir_co_fn int write_level(struct weir_meta *meta, const struct batch *batch, unsigned level)
 {
     int ret = 0;
@@ -140,15 +177,25 @@ static weir_co_fn int write_level(struct weir_meta *meta, const struct batch *ba
         const struct copy *copy = &batch->copies[level][i];
         uint64_t at = 0, offset, length;
 
+        raise_update(meta, copy);
         for (const char *data = copy->data; !ret && next_run(copy, &at, &offset, &length); data += length)
-            ret = weir_io_write(meta->options.edge, copy->block->offset + offset, length, data, 0);
+            ret = weir_io_write(meta->options.edge, copy->block->offset + offset, length, data,
+                                WEIR_REQUEST_METADATA);
     }
     return ret;
 }
 
+/* Between tables: not the flush of a guest. */
+static weir_co_fn int flush_edge(struct weir_edge *edge)
+{
+    struct weir_request request = weir_request_make(WEIR_OP_FLUSH, 0, 0, NULL, 0, WEIR_REQUEST_METADATA);
+
+    return weir_io(edge, &request);
+}
+
 static weir_co_fn int flush_data(struct weir_meta *meta)
 {
-    return meta->options.data_edge ? weir_io_flush(meta->options.data_edge) : 0;
+    return meta->options.data_edge ? flush_edge(meta->options.data_edge) : 0;
 }
 
 /* Laws 6 and 7: data, then counts, are durable before what points to them is written. */
@@ -159,7 +206,7 @@ static weir_co_fn int flush_below_tables(struct weir_meta *meta)
     if (WEIR_LAW(WEIR_LAW_BARRIER))
         ret = flush_data(meta);
     if (!ret && WEIR_LAW(WEIR_LAW_ORDER))
-        ret = weir_io_flush(meta->options.edge);
+        ret = flush_edge(meta->options.edge);
     return ret;
 }
 
@@ -172,7 +219,7 @@ static weir_co_fn int write_batch(struct weir_meta *meta, const struct batch *ba
     for (unsigned level = WEIR_META_COUNTS_DIRECTORY; level < WEIR_META_TABLE && !ret; level++) {
         if (!batch->counts[level])
             continue;
-        ret = weir_io_flush(meta->options.edge);
+        ret = flush_edge(meta->options.edge);
         if (!ret)
             ret = write_level(meta, batch, level);
     }
@@ -182,13 +229,13 @@ static weir_co_fn int write_batch(struct weir_meta *meta, const struct batch *ba
         if (!batch->counts[level])
             continue;
         if (level > WEIR_META_TABLE)
-            ret = weir_io_flush(meta->options.edge);
+            ret = flush_edge(meta->options.edge);
         if (!ret)
             ret = write_level(meta, batch, level);
     }
     if (!ret)
         ret = flush_data(meta);
-    return ret ? ret : weir_io_flush(meta->options.edge);
+    return ret ? ret : flush_edge(meta->options.edge);
 }
 
 /* Writes everything back; frees nothing. */

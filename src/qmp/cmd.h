@@ -35,6 +35,9 @@ struct weir_q_nbd_server_options;
 int weir_nbd_server_apply(const struct weir_q_nbd_server_options *options,
                           struct weir_error **err) weir_co_fn;
 
+/* Waits until requests that human-monitor-command began have ended, at most until @deadline_ns. */
+void weir_hmp_settle(int64_t deadline_ns) weir_co_fn;
+
 /* Deletes all, in any order; those in use stay. */
 void weir_objects_done(void) weir_co_fn;
 

@@ -99,5 +99,7 @@ const struct weir_sys weir_sys_real = {
         .flush_output = weir_real_process_flush_output,
         .output_columns = weir_real_process_output_columns,
         .working_directory = weir_real_process_working_directory,
+        .read_line = weir_real_process_read_line,
+        .raise_signal = weir_real_process_raise_signal,
     },
 };

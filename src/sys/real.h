@@ -72,6 +72,8 @@ void weir_real_process_log_line(const char *text, size_t length);
 int weir_real_process_flush_output(void);
 unsigned weir_real_process_output_columns(void);
 int weir_real_process_working_directory(char *path, size_t size);
+int weir_real_process_read_line(char **ret_line);
+int weir_real_process_raise_signal(int signal);
 
 /* The most worker threads, and how long one without work stays (ns). */
 #define WEIR_REAL_WORKERS_MAX 64

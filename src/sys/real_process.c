@@ -271,3 +271,26 @@ int weir_real_process_working_directory(char *path, size_t size)
 {
     return getcwd(path, size) ? 0 : -errno;
 }
+
+int weir_real_process_read_line(char **ret_line)
+{
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t length;
+
+    errno = 0;
+    length = getline(&line, &room, stdin);
+    if (length < 0) {
+        free(line);
+        return feof(stdin) ? 0 : -(errno ? errno : EIO);
+    }
+    if (length && line[length - 1] == '\n')
+        line[length - 1] = '\0';
+    *ret_line = line;
+    return 1;
+}
+
+int weir_real_process_raise_signal(int signal)
+{
+    return raise(signal) ? -errno : 0;
+}

@@ -243,6 +243,13 @@ struct weir_sys_process_ops {
     unsigned (*output_columns)(void);
     /* The absolute path of the working directory; -ERANGE where @size bytes do not hold it. */
     int (*working_directory)(char *path, size_t size);
+    /*
+     * The next line of the standard input without its end, to be freed: 1, 0 at the end of the input, or -errno. Blocks
+     * for as long as the writer pleases: on a worker.
+     */
+    int (*read_line)(char **ret_line);
+    /* Sends this process a signal: 0 or -errno. */
+    int (*raise_signal)(int signal);
 };
 #define WEIR_SYS_PASSED_FD 3
 

@@ -48,11 +48,13 @@ void daemon_shut_down(struct daemon *daemon)
     bool jobs_ended;
 
     (void)weir_sys->process.notify("STOPPING=1");
+    weir_graph_let_go();
     if (weir_nbd_server_running())
         (void)!weir_nbd_server_stop(DAEMON_STOP_LIMIT_NS / 4, NULL);
     weir_export_close_all(NULL, WEIR_MIN(left(deadline), DAEMON_STOP_LIMIT_NS / 4));
     jobs_ended = weir_job_cancel_all(WEIR_MIN(left(deadline), DAEMON_STOP_LIMIT_NS / 4));
     free_monitors(daemon, deadline);
+    weir_hmp_settle(weir_sys->clock_ns() + WEIR_MIN(left(deadline), DAEMON_STOP_LIMIT_NS / 4));
     if (jobs_ended) {
         weir_graph_done(WEIR_MIN(left(deadline), DAEMON_STOP_LIMIT_NS / 4));
         weir_objects_done();

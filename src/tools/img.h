@@ -42,8 +42,6 @@ void img_fail(const struct img *img, struct weir_error *err, const char *prefix,
 void img_human_size(uint64_t bytes, char text[32]);
 /* Prints JSON as qemu-img does: indented by four, members in the order that its readers know. */
 void img_print_json(const json_t *value);
-/* The members of @object in that order; a new array of borrowed names, ended by NULL. */
-const char **img_json_keys(const json_t *object);
 
 /* "    (12.34/100%)", rewritten in place. Guarded by whoever calls. */
 struct img_progress {
@@ -96,8 +94,13 @@ struct img_open {
     bool exclude_writers; /* nobody else may change it meanwhile */
     bool repair;          /* marked as damaged or not: it is to be repaired */
     struct img_cache cache;
+    const char
+        *discard;    /* what becomes of discards ("ignore", "unmap"); NULL: "unmap" where it is writable */
+    const char *aio; /* how files are read and written ("threads", "native", "io_uring"); NULL: as is best */
+    const char *extra; /* more options of the node, as keyval text; NULL: none */
 };
 /* Opens the image and attaches to it: *ret_edge is the caller's until img_close(). */
+/* @name may be NULL where how->extra says it all. */
 int img_open(const char *name, const struct img_open *how, struct weir_edge **ret_edge,
              struct weir_error **err) weir_co_fn weir_must_check;
 /* Requests must have ended. NULL is fine. */

@@ -8,6 +8,7 @@
 #include "tools/img.h"
 
 #include "graph/describe.h"
+#include "qmp/json_order.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +58,7 @@ static void print_members(const json_t *value, int level)
         }
         return;
     }
-    keys = img_json_keys(value);
+    keys = weir_json_keys(value);
     for (unsigned i = 0; keys[i]; i++)
         print_one(keys[i], json_object_get(value, keys[i]), level);
 }

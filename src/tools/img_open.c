@@ -2,9 +2,9 @@
 /*
  * From the name of an image to a root edge.
  *
- * A name is a path, "file:PATH", "json:{...}" or, with --image-opts, keyval text. All become the definition of a node
- * as blockdev-add takes it. Where the format is not said, the first bytes say it: qcow2 by its magic, raw otherwise.
- * Control loop.
+ * A name is a path, "file:PATH", "blkdebug:RULES:PATH", "json:{...}" or, with --image-opts, keyval text. All become
+ * the definition of a node as blockdev-add takes it. Where the format is not said, the first bytes say it: qcow2 by
+ * its magic, raw otherwise. Control loop.
  */
 #include "tools/img.h"
 
@@ -136,6 +136,13 @@ static weir_co_fn void complete_children(json_t *json, unsigned level)
     }
 }
 
+static void set_default(json_t *json, const char *name, json_t *value)
+{
+    if (!json_object_get(json, name))
+        json_object_set(json, name, value);
+    json_decref(value);
+}
+
 /* On the command line sizes of raw may have a suffix, as sizes have everywhere else there. */
 static void expand_size(json_t *json, const char *name)
 {
@@ -208,10 +215,37 @@ static weir_co_fn int define_by_json(const char *text, const char *format, json_
     return ret;
 }
 
+/* "blkdebug:RULES:PATH" is the file PATH below a blkdebug node; RULES may be empty. Moves *name to PATH. */
+static int take_rules(const char **name, char **ret_rules, struct weir_error **err)
+{
+    static const char prefix[] = "blkdebug:";
+    const char *rules = *name + sizeof(prefix) - 1, *colon;
+
+    *ret_rules = NULL;
+    if (strncmp(*name, prefix, sizeof(prefix) - 1) != 0)
+        return 0;
+    colon = strchr(rules, ':');
+    if (!colon)
+        return weir_error_set(err, -EINVAL, "blkdebug requires both config file and image path");
+    *ret_rules = weir_strdup_printf("%.*s", (int)(colon - rules), rules);
+    *name = colon + 1;
+    return 0;
+}
+
+static json_t *below_rules(json_t *file, const char *rules)
+{
+    json_t *json = json_pack("{s:s, s:o}", "driver", "blkdebug", "image", file);
+
+    if (*rules)
+        json_object_set_new(json, "config", json_string(rules));
+    return json;
+}
+
 static weir_co_fn int define_by_path(const char *name, const char *format, json_t **ret_json,
                                      struct weir_error **err)
 {
-    const char *path = img_path(name, err);
+    weir_autofree char *rules = NULL;
+    const char *path = take_rules(&name, &rules, err) ? NULL : img_path(name, err);
     const struct weir_driver *driver = format ? weir_driver_find(format) : NULL;
     enum img_file_kind kind;
     bool qcow2 = false;
@@ -225,20 +259,61 @@ static weir_co_fn int define_by_path(const char *name, const char *format, json_
     file = img_file_definition(path, kind);
     if (driver && (driver->flags & WEIR_DRIVER_PROTOCOL)) {
         json_object_set_new(file, "driver", json_string(format));
-        *ret_json = file;
+        *ret_json = rules ? below_rules(file, rules) : file;
         return 0;
     }
     if (!format)
         format = qcow2 ? "qcow2" : "raw";
+    if (rules)
+        file = below_rules(file, rules);
     *ret_json = json_pack("{s:s, s:o}", "driver", format, "file", file);
     return 0;
 }
 
-static void set_default(json_t *json, const char *name, json_t *value)
+/* Options beside a name: they may say the driver, and then where the file belongs. */
+static weir_co_fn int define_by_extra(const char *name, const struct img_open *how, json_t **ret_json,
+                                      struct weir_error **err)
 {
-    if (!json_object_get(json, name))
-        json_object_set(json, name, value);
-    json_decref(value);
+    const char *path = name ? img_path(name, err) : NULL;
+    const struct weir_driver *driver;
+    json_t *json, *file;
+    int ret;
+
+    if (name && !path)
+        return -EINVAL;
+    ret = weir_keyval_parse(how->extra, NULL, &json, err);
+    if (ret)
+        return ret;
+    expand_size(json, "offset");
+    expand_size(json, "size");
+    if (how->format)
+        set_default(json, "driver", json_string(how->format));
+    driver = weir_driver_find(json_string_value(json_object_get(json, "driver")));
+    if (path && driver && (driver->flags & WEIR_DRIVER_PROTOCOL)) {
+        set_default(json, "filename", json_string(path));
+    } else if (path) {
+        file = img_file_definition(path, img_look(path, NULL));
+        set_default(json, driver && takes(driver, "image") ? "image" : "file", file);
+    }
+    ret = complete(json, err);
+    if (!ret)
+        ret = weir_schema_normalize(&weir_schema_blockdev_options, json, ret_json, err);
+    json_decref(json);
+    return ret;
+}
+
+/* Files below say how they do their I/O. */
+static void apply_aio(json_t *json, const char *aio)
+{
+    static const char *const children[] = { "file", "image" };
+    const struct weir_driver *driver = weir_driver_find(json_string_value(json_object_get(json, "driver")));
+
+    if (driver && takes(driver, "aio"))
+        set_default(json, "aio", json_string(aio));
+    for (unsigned i = 0; i < WEIR_ARRAY_SIZE(children); i++) {
+        if (json_is_object(json_object_get(json, children[i])))
+            apply_aio(json_object_get(json, children[i]), aio);
+    }
 }
 
 /* What the arguments of the command say about every image. */
@@ -251,8 +326,12 @@ static void apply(json_t *json, const struct img_open *how)
         json_object_set_new(json, "force-share", json_true());
     if (!how->writable)
         json_object_set_new(json, "read-only", json_true());
-    if (how->writable)
+    if (how->discard)
+        json_object_set_new(json, "discard", json_string(how->discard));
+    else if (how->writable)
         set_default(json, "discard", json_string("unmap"));
+    if (how->aio)
+        apply_aio(json, how->aio);
     if (how->cache.direct || how->cache.no_flush) {
         set_default(json, "cache", json_object());
         cache = json_object_get(json, "cache");
@@ -292,7 +371,9 @@ int img_open(const char *name, const struct img_open *how, struct weir_edge **re
     struct weir_node *node;
     int ret;
 
-    if (how->options)
+    if (how->extra)
+        ret = define_by_extra(name, how, &json, err);
+    else if (how->options)
         ret = define_by_keyval(name, &json, err);
     else if (!strncmp(name, "json:", 5))
         ret = define_by_json(name + 5, how->format, &json, err);

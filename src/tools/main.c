@@ -18,6 +18,7 @@ struct tool {
 static const struct tool tools[] = {
     { "daemon", "qemu-storage-daemon", weir_tool_daemon, "serve block nodes; control over QMP" },
     { "img", "qemu-img", weir_tool_img, "look at, compare and convert disk images" },
+    { "io", "qemu-io", weir_tool_io, "read and write a disk image by commands, for tests" },
     { "ctl", NULL, weir_tool_ctl, "look at a running daemon, mirror its disks, follow its jobs" },
 };
 #define TOOL_COUNT (sizeof(tools) / sizeof(tools[0]))

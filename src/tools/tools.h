@@ -12,6 +12,7 @@
  */
 int weir_tool_daemon(const char *program, int argc, char **argv);
 int weir_tool_img(const char *program, int argc, char **argv);
+int weir_tool_io(const char *program, int argc, char **argv);
 int weir_tool_ctl(const char *program, int argc, char **argv);
 
 #endif

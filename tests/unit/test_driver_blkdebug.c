@@ -29,7 +29,7 @@ weir_co_fn DRIVER_TEST(no_rules)
     struct weir_node *node = ADD("");
     struct weir_edge *edge = user(node, R | W, ALL);
 
-    WEIR_ASSERT(!atomic_load(&node->cares) && weir_node_size(node) == MIB);
+    WEIR_ASSERT(!(atomic_load(&node->cares) & WEIR_OP_BIT(WEIR_OP_STATUS)) && weir_node_size(node) == MIB);
     expect(edge, (struct outcome){ 0 });
     leave(edge);
     del("d");
@@ -69,7 +69,6 @@ weir_co_fn DRIVER_TEST(test_blkdebug_iotype)
     struct weir_edge *edge =
         user(ADD("'discard':'unmap'," RULE("'event':'none','iotype':'write','errno':28")), R | W, ALL);
 
-    WEIR_ASSERT(atomic_load(&weir_node_find("d")->cares) == WEIR_OP_BIT(WEIR_OP_WRITE));
     expect(edge, (struct outcome){ .write = -ENOSPC });
     leave(edge);
     del("d");
@@ -149,16 +148,19 @@ static weir_co_fn void wait_done(struct held *held)
         weir_co_pause();
 }
 
+/* The newest breakpoint that fits holds, each one request; others go their way. */
 weir_co_fn DRIVER_TEST(hold_and_resume)
 {
     struct weir_node *node = ADD("");
     struct weir_edge *edge = user(node, R | W, ALL);
     struct held one, two, three;
 
-    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_WRITE, "a", NULL));
-    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_WRITE, "b", NULL));
-    WEIR_ASSERT(weir_blkdebug_suspend(node, WEIR_OP_WRITE, "a", NULL) == -EEXIST);
+    WEIR_ASSERT(weir_blkdebug_find(node) == node && !weir_blkdebug_find(weir_node_find("n")));
+    WEIR_ASSERT(weir_blkdebug_break(node, "no_event", "a") == -ENOENT);
+    WEIR_ASSERT(!weir_blkdebug_break(node, "pwritev", "b"));
+    WEIR_ASSERT(!weir_blkdebug_break(node, "write_aio", "a"));
     WEIR_ASSERT(weir_blkdebug_wait(node, "a", weir_sys->clock_ns() + 1000) == -ETIMEDOUT);
+    WEIR_ASSERT(weir_blkdebug_resume(node, "a") == -ENOENT);
     start(&one, edge, WEIR_OP_WRITE);
     WEIR_ASSERT(!weir_blkdebug_wait(node, "a", -1) && !one.done);
     start(&two, edge, WEIR_OP_WRITE);
@@ -173,27 +175,135 @@ weir_co_fn DRIVER_TEST(hold_and_resume)
     WEIR_ASSERT(!weir_blkdebug_resume(node, "a"));
     wait_done(&one);
     WEIR_ASSERT(!one.result && !two.result);
-    WEIR_ASSERT(weir_blkdebug_wait(node, "a", -1) == -ENOENT &&
-                weir_blkdebug_resume(node, "none") == -ENOENT);
+    WEIR_ASSERT(weir_blkdebug_wait(node, "a", -1) == -ENOENT);
     leave(edge);
     del("d");
 }
 
-/* A drain lets held requests go, and holds none that come along. */
-weir_co_fn DRIVER_TEST(drain_resumes)
+/* One tag for several breakpoints; removing lets go who is held and forgets the others. */
+weir_co_fn DRIVER_TEST(remove_breakpoints)
 {
+    struct weir_node *node = ADD("");
+    struct weir_edge *edge = user(node, R | W, ALL);
+    struct held held;
+
+    WEIR_ASSERT(weir_blkdebug_remove(node, "a") == -ENOENT);
+    WEIR_ASSERT(!weir_blkdebug_break(node, "read_aio", "a") && !weir_blkdebug_break(node, "read_aio", "a"));
+    start(&held, edge, WEIR_OP_READ);
+    WEIR_ASSERT(!weir_blkdebug_wait(node, "a", -1));
+    WEIR_ASSERT(!weir_blkdebug_remove(node, "a"));
+    wait_done(&held);
+    WEIR_ASSERT(!held.result && holds(edge, 0, 512, 0));
+    WEIR_ASSERT(!weir_blkdebug_break(node, "read_aio", "a"));
+    start(&held, edge, WEIR_OP_READ);
+    WEIR_ASSERT(!weir_blkdebug_wait(node, "a", -1));
+    WEIR_ASSERT(weir_blkdebug_remove(node, "a") == -ENOENT); /* it held somebody: nothing to remove */
+    wait_done(&held);
+    leave(edge);
+    del("d");
+}
+
+/* A drain waits for what is held, and says what that is. */
+weir_co_fn DRIVER_TEST(drain_waits)
+{
+    WEIR_AUTO_ERROR err = NULL;
     struct weir_node *node = ADD("");
     struct weir_edge *edge = user(node, R | W, ALL);
     struct weir_drain drain;
     struct held held;
 
-    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "a", NULL));
-    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "unused", NULL));
-    start(&held, edge, WEIR_OP_READ);
+    WEIR_ASSERT(!weir_blkdebug_break(node, "flush_to_disk", "a"));
+    start(&held, edge, WEIR_OP_FLUSH);
     WEIR_ASSERT(!weir_blkdebug_wait(node, "a", -1));
     weir_graph_lock();
+    WEIR_ASSERT(weir_drain_begin(&drain, &node, 1, 20 * 1000000, &err) == -ETIMEDOUT);
+    WEIR_ASSERT(strstr(weir_error_text(err), "flush") && !held.done);
+    weir_graph_unlock();
+    weir_graph_let_go();
+    wait_done(&held);
+    WEIR_ASSERT(!held.result);
+    weir_graph_lock();
     WEIR_ASSERT(!weir_drain_begin(&drain, &node, 1, WEIR_DRAIN_LIMIT_NS, NULL));
-    WEIR_ASSERT(held.done && !held.result);
+    weir_drain_end(&drain);
+    weir_graph_unlock();
+    leave(edge);
+    del("d");
+}
+
+/* The node goes with its last user, who was given up with a request inside: the request is let go. */
+weir_co_fn DRIVER_TEST(deletion_lets_go)
+{
+    struct weir_node *node = ADD("");
+    struct weir_edge *edge = user(node, R | W, ALL);
+    struct held held;
+
+    WEIR_ASSERT(!weir_blkdebug_break(node, "read_aio", "a"));
+    start(&held, edge, WEIR_OP_READ);
+    WEIR_ASSERT(!weir_blkdebug_wait(node, "a", -1));
+    weir_root_detach(edge, 1000000);
+    WEIR_ASSERT(!held.done);
+    del("d");
+    wait_done(&held);
+    WEIR_ASSERT(!held.result);
+}
+
+weir_co_fn DRIVER_TEST(test_blkdebug_state)
+{
+    struct weir_edge *edge =
+        user(ADD("'set-state':[{'event':'write_aio','state':1,'new_state':2},{'event':'write_aio','state':2,"
+                 "'new_state':3}],'inject-error':[{'event':'write_aio','state':3,'iotype':'write','errno':28,"
+                 "'once':true},{'event':'read_aio','state':2,'iotype':'read','once':true}],"),
+             R | W, ALL);
+    char buffer[512] = { 0 };
+
+    WEIR_ASSERT(!io(edge, WEIR_OP_READ, 0, 512, buffer, 0));
+    WEIR_ASSERT(!io(edge, WEIR_OP_WRITE, 0, 512, buffer, 0));
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 0, 512, buffer, 0) == -EIO);
+    WEIR_ASSERT(!io(edge, WEIR_OP_READ, 0, 512, buffer, 0));
+    WEIR_ASSERT(!io(edge, WEIR_OP_WRITE, 0, 512, buffer, 0));
+    WEIR_ASSERT(io(edge, WEIR_OP_WRITE, 0, 512, buffer, 0) == -ENOSPC);
+    WEIR_ASSERT(!io(edge, WEIR_OP_WRITE, 0, 512, buffer, 0));
+    leave(edge);
+    del("d");
+}
+
+/* "none" happens in state 1, at the opening; an armed rule does not care about the state any more. */
+weir_co_fn DRIVER_TEST(state_of_the_opening)
+{
+    struct weir_edge *edge =
+        user(ADD("'set-state':[{'event':'write_aio','new_state':2}]," RULE(
+                 "'event':'none','state':2,'iotype':'read'},{'event':'write_aio','state':1,"
+                 "'iotype':'flush'")),
+             R | W, ALL);
+
+    expect(edge, (struct outcome){ .flush = -EIO });
+    expect(edge, (struct outcome){ .flush = -EIO });
+    leave(edge);
+    del("d");
+}
+
+/* The request waits before it fails, or goes on; a drain does not wait for that. */
+weir_co_fn DRIVER_TEST(test_blkdebug_delay)
+{
+    struct weir_node *node = ADD(RULE("'event':'none','iotype':'read','delay-ns':20000000},"
+                                      "{'event':'none','iotype':'write','errno':0,'delay-ns':20000000},"
+                                      "{'event':'none','iotype':'flush','delay-ns':3600000000000"));
+    struct weir_edge *edge = user(node, R | W, ALL);
+    int64_t begin = weir_sys->clock_ns();
+    struct weir_drain drain;
+    struct held held;
+    char buffer[512] = { 0 };
+
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 0, 512, buffer, 0) == -EIO);
+    WEIR_ASSERT(weir_sys->clock_ns() - begin >= 20000000);
+    begin = weir_sys->clock_ns();
+    WEIR_ASSERT(!io(edge, WEIR_OP_WRITE, 0, 512, buffer, 0));
+    WEIR_ASSERT(weir_sys->clock_ns() - begin >= 20000000);
+    start(&held, edge, WEIR_OP_FLUSH);
+    WEIR_ASSERT(!held.done);
+    weir_graph_lock();
+    WEIR_ASSERT(!weir_drain_begin(&drain, &node, 1, WEIR_DRAIN_LIMIT_NS, NULL));
+    WEIR_ASSERT(held.done && held.result == -EIO);
     weir_drain_end(&drain);
     weir_graph_unlock();
     leave(edge);
@@ -218,14 +328,14 @@ weir_co_fn DRIVER_TEST(test_blkdebug_immediately)
     struct weir_edge *edge = user(node, R | W, ALL);
     struct held held;
 
-    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "a", NULL));
+    WEIR_ASSERT(!weir_blkdebug_break(node, "read_aio", "a"));
     start(&held, edge, WEIR_OP_READ);
     WEIR_ASSERT(held.done && held.result == -EIO);
-    WEIR_ASSERT(!weir_blkdebug_resume(node, "a"));
+    WEIR_ASSERT(!weir_blkdebug_remove(node, "a"));
     leave(edge);
     del("d");
     edge = user(node = ADD(RULE("'event':'none','iotype':'read'")), R | W, ALL);
-    WEIR_ASSERT(!weir_blkdebug_suspend(node, WEIR_OP_READ, "a", NULL));
+    WEIR_ASSERT(!weir_blkdebug_break(node, "read_aio", "a"));
     start(&held, edge, WEIR_OP_READ);
     WEIR_ASSERT(!held.done && !weir_blkdebug_resume(node, "a"));
     wait_done(&held);
@@ -256,17 +366,6 @@ weir_co_fn DRIVER_TEST(test_blkdebug_align)
     del("d");
 }
 
-weir_co_fn DRIVER_TEST(errors)
-{
-    add("{'driver':'null-co','node-name':'n'}");
-    add_fails("Cannot meet constraints with align 1000",
-              "{'driver':'blkdebug','node-name':'d','align':1000,'image':'n'}");
-    add_fails("Cannot meet constraints with align 3000000000",
-              "{'driver':'blkdebug','node-name':'d','align':3000000000,'image':'n'}");
-    add_fails("Parameter 'image' is missing", "{'driver':'blkdebug','node-name':'d'}");
-    del("n");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,9 +378,13 @@ int main(void)
         cmocka_unit_test(test_blkdebug_once),
         cmocka_unit_test(test_blkdebug_immediately),
         cmocka_unit_test(hold_and_resume),
-        cmocka_unit_test(drain_resumes),
+        cmocka_unit_test(remove_breakpoints),
+        cmocka_unit_test(drain_waits),
+        cmocka_unit_test(deletion_lets_go),
+        cmocka_unit_test(test_blkdebug_state),
+        cmocka_unit_test(state_of_the_opening),
+        cmocka_unit_test(test_blkdebug_delay),
         cmocka_unit_test(test_blkdebug_align),
-        cmocka_unit_test(errors),
     };
 
     return cmocka_run_group_tests(tests, make_directories, remove_directories);

@@ -150,7 +150,8 @@ static const struct row rows[] = {
     { "blockdev-add",
       "{'driver': 'blkdebug', 'image': 'a', 'inject-error': [{'event': 'read_aio', "
       "'errno': 9999999999}]}", NULL },
-    { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'align': -1}", NULL },
+    { "blockdev-add", "{'driver': 'blkdebug', 'image': 'a', 'align': -1}",
+      "Parameter 'align' expects uint64" }, /* theirs takes it, and the driver refuses it */
     { "blockdev-add", "{'driver': 'throttle', 'file': 'a'}", "Parameter 'throttle-group' is missing" },
     { "blockdev-add", "{'driver': 'throttle', 'throttle-group': 'a'}", "Parameter 'file' is missing" },
     { "blockdev-add", "{'driver': 'throttle', 'throttle-group': 'g', 'file': 'a', 'x': 1}",

@@ -109,6 +109,7 @@ static int switch_table(struct weir_node *node, uint64_t *table, const struct re
     q->refcount_entries = region->clusters * qcow2_cluster_size(h) / 8;
     h->refcount_table_offset = region->first << h->cluster_bits;
     h->refcount_table_clusters = (uint32_t)region->clusters;
+    weir_meta_note_event(node, WEIR_EVENT_REFBLOCK_ALLOC_SWITCH_TABLE);
     ret = qcow2_header_put(node);
     if (!ret)
         qcow2_drop_tables(node, old_first, old_clusters);
@@ -130,6 +131,9 @@ static int grow_table(struct weir_node *node)
         return -ENOMEM;
     __builtin_memset(table, 0, region.clusters * size);
     __builtin_memcpy(table, q->refcount_table, q->refcount_entries * 8);
+    weir_meta_note_event(node, WEIR_EVENT_REFTABLE_GROW);
+    weir_meta_note_event(node, WEIR_EVENT_REFBLOCK_ALLOC_WRITE_BLOCKS);
+    weir_meta_note_event(node, WEIR_EVENT_REFBLOCK_ALLOC_WRITE_TABLE);
     enter_blocks(q, &region, table);
     ret = put_blocks(node, &region);
     for (uint64_t at = 0; at < region.clusters * size && !ret; at += piece)
@@ -193,6 +197,8 @@ static int make_block(struct weir_node *node, uint64_t index)
         qcow2_set_remove(&q->blocks, cluster);
         return -ENOMEM;
     }
+    weir_meta_note_event(node, WEIR_EVENT_REFBLOCK_ALLOC);
+    weir_meta_note_event(node, WEIR_EVENT_REFBLOCK_ALLOC_HOOKUP);
     qcow2_refcount_set(block, h->refcount_order, 0, 1);
     q->high_water = WEIR_MAX(q->high_water, cluster + 1);
     q->refcount_table[index] = htobe64(cluster * size);

@@ -79,7 +79,7 @@ weir_co_fn int qcow2_check_write(struct qcow2_checker *c, uint64_t offset, uint6
                                  const void *buffer)
 {
     c->changed = true;
-    return weir_io_write(c->file, offset, length, buffer, 0);
+    return weir_io_write(c->file, offset, length, buffer, WEIR_REQUEST_METADATA);
 }
 
 int qcow2_check_room(void *array_pointer, size_t *room, size_t count, size_t size, size_t max)

@@ -365,6 +365,7 @@ static weir_co_fn int load_tables(struct weir_node *node, struct weir_error **er
 
     if (ret)
         return weir_error_set_errno(err, ret, "Could not read L1 table");
+    weir_event(q->file, WEIR_EVENT_REFTABLE_LOAD);
     ret = read_table(node, h->refcount_table_offset, bytes, &q->refcount_table);
     q->refcount_entries = bytes / 8;
     if (ret)

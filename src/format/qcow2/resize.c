@@ -76,6 +76,7 @@ static weir_co_fn int grow_l1(struct weir_node *node, uint64_t entries)
         return 0;
     if (entries * 8 > QCOW2_L1_BYTES_MAX)
         return -EFBIG;
+    weir_event(q->file, WEIR_EVENT_L1_GROW_ALLOC_TABLE);
     weir_meta_begin(node);
     ret = qcow2_append_tables(node, clusters, &first);
     if (!ret) {
@@ -84,8 +85,10 @@ static weir_co_fn int grow_l1(struct weir_node *node, uint64_t entries)
             qcow2_drop_tables(node, first, clusters);
     }
     weir_meta_end(node);
+    weir_event(q->file, WEIR_EVENT_L1_GROW_WRITE_TABLE);
     if (!ret)
         ret = weir_meta_sync(node);
+    weir_event(q->file, WEIR_EVENT_L1_GROW_ACTIVATE_TABLE);
     weir_meta_begin(node);
     if (!ret)
         ret = switch_l1(node, table, first, entries);
@@ -173,13 +176,16 @@ static weir_co_fn int shrink(struct weir_node *node, uint64_t size)
 {
     struct qcow2 *q = node->state;
     uint64_t old = q->header.size, whole = weir_align_up(size, qcow2_cluster_size(&q->header));
-    int ret = clear(node, WEIR_OP_ZERO, size, WEIR_MIN(whole, old));
+    int ret;
 
+    weir_event(q->file, WEIR_EVENT_L1_SHRINK_FREE_L2_CLUSTERS);
+    ret = clear(node, WEIR_OP_ZERO, size, WEIR_MIN(whole, old));
     if (!ret)
         ret = clear(node, WEIR_OP_DISCARD, whole, old);
     /* What a discard leaves must not be the backing file's, and nothing where raw external data keeps all. */
     if (!ret && (weir_node_cow(node) || qcow2_data_file_raw(&q->header)))
         ret = clear(node, WEIR_OP_ZERO, whole, old);
+    weir_event(q->file, WEIR_EVENT_L1_SHRINK_WRITE_TABLE);
     if (!ret)
         ret = weir_meta_sync(node);
     return ret ? ret : store_size(node, size);

@@ -93,8 +93,10 @@ static int make_table(struct weir_node *node, uint64_t index, const uint64_t *ol
         qcow2_set_remove(&q->l2_tables, cluster);
         return -ENOMEM;
     }
-    if (old)
+    if (old) {
+        weir_meta_note_event(node, WEIR_EVENT_L2_ALLOC_COW_READ);
         __builtin_memcpy(table, old, size);
+    }
     q->l1[index] = htobe64(cluster * size | QCOW2_COPIED);
     ret = qcow2_l1_put(node, index);
     if (ret) {

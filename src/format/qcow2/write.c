@@ -128,6 +128,7 @@ static int write_new(struct weir_node *node, const uint64_t *table, uint64_t off
     if (host >= q->high_water && q->file->node->limits.grows)
         extent->flags |= WEIR_EXTENT_FRESH;
     qcow2_reserve(q, host, found);
+    weir_meta_note_event(node, WEIR_EVENT_CLUSTER_ALLOC);
     place(q, extent, host << q->header.cluster_bits);
     return 0;
 }
@@ -235,6 +236,7 @@ int qcow2_map_stored(struct weir_node *node, uint64_t offset, uint64_t stored, s
         q->pack_end = q->pack_offset + qcow2_cluster_size(h);
     }
     qcow2_reserve(q, cluster, 1);
+    weir_meta_note_event(node, WEIR_EVENT_CLUSTER_ALLOC_BYTES);
     *extent = pending(q, WEIR_ENCODED, offset, 1, QCOW2_PENDING_NEW);
     extent->edge = q->file;
     extent->child_offset = q->pack_offset;
