@@ -13,11 +13,12 @@
  * status: there nobody else would contradict. This lives as long as the node: who adds a child, or opens the node
  * anew, says that the children are equal.
  *
- * Who waits for whom. A request waits for all its children, but once the threshold is reached no longer than
- * QUORUM_PATIENCE_NS: then the edges of the late ones are broken (io/async.h), their requests are left behind, and they
- * count as failed. Such a child is sent nothing more until all that was left behind has returned; then it takes part
- * again, with the marks of what it missed. So a child that hangs costs each guest one pause, no memory that grows, and
- * a drain waits no longer than that either. Without the threshold a guest waits, as it does for a single disk.
+ * Who waits for whom. A request waits for all its children, but from the moment on when the threshold is reached no
+ * longer than QUORUM_PATIENCE_NS: then the edges of the late ones are broken (io/async.h), their requests are left
+ * behind, and they count as failed. Such a child is sent nothing more until all that was left behind has returned;
+ * then it takes part again, with the marks of what it missed. So a child that hangs costs each guest one pause, no
+ * memory that grows, and a drain waits no longer than that either. Without the threshold a guest waits, as it does
+ * for a single disk.
  *
  * Order. Changes hold their range exclusively in a table of the node, reads share it: all children see overlapping
  * changes in the same order, and no read compares a child that has a change with one that does not have it yet.

@@ -85,18 +85,32 @@ static weir_co_fn void ask(void *arg)
     weir_mutex_unlock(&fan->mutex);
 }
 
-/* Returns which are late: bits of answers. */
+/* Mutex held. */
+static unsigned succeeded(const struct quorum_fan *fan)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < fan->count; i++)
+        count += fan->answers[i].done && !fan->answers[i].result;
+    return count;
+}
+
+/*
+ * Returns which are late: bits of answers. Patience begins when so many have succeeded that they may be enough: what
+ * all of them take long for is no reason to give one up.
+ */
 static weir_co_fn uint32_t wait_for_answers(struct quorum_fan *fan)
 {
-    int64_t deadline = weir_sys->clock_ns() + fan->quorum->patience_ns;
+    int64_t deadline = -1;
+    bool over = false;
     uint32_t late = 0;
 
     weir_mutex_lock(&fan->mutex);
-    while (fan->pending) {
-        if (deadline < 0 && fan->enough(fan))
-            break;
-        if (weir_co_queue_wait_until(&fan->queue, &fan->mutex, deadline) == -ETIMEDOUT)
-            deadline = -1;
+    while (fan->pending && !(over && fan->enough(fan))) {
+        if (!over && deadline < 0 && succeeded(fan) >= fan->quorum->threshold)
+            deadline = weir_sys->clock_ns() + fan->quorum->patience_ns;
+        if (weir_co_queue_wait_until(&fan->queue, &fan->mutex, over ? -1 : deadline) == -ETIMEDOUT)
+            over = true;
     }
     for (unsigned i = 0; i < fan->count; i++) {
         if (fan->answers[i].wanted && !fan->answers[i].done)

@@ -188,6 +188,20 @@ def test_preallocate_options(daemon, qcow2):
         assert error_text(add, daemon, 'preallocate', file=file(qcow2), **options) == text
 
 
+def test_preallocate_where_it_cannot(daemon, qcow2):
+    """A storage that cannot reserve space: the file grows by what is written, and nobody gets an error."""
+    bad = {'driver': 'blkdebug', 'image': file(qcow2), 'discard': 'unmap',
+           'inject-error': [{'event': 'none', 'iotype': 'write-zeroes', 'errno': errno.ENOSPC}]}
+    handle = opened(daemon, 'qcow2', file={'driver': 'preallocate', 'file': bad})
+    for number in range(20):
+        handle.pwrite(bytes([number + 1]) * 64 * KiB, number * 100 * KiB)
+    handle.flush()
+    assert os.path.getsize(qcow2) < 4 * MiB and handle.pread(64 * KiB, 300 * KiB) == b'\x04' * 64 * KiB
+    handle.shutdown()
+    closed(daemon)
+    run('qemu-img', 'check', qcow2)
+
+
 def test_preallocate_load(daemon, qcow2):
     image = {'driver': 'preallocate', 'file': file(qcow2), 'prealloc-size': 256 * KiB, 'prealloc-align': 512}
     add(daemon, 'qcow2', file=image)

@@ -108,7 +108,7 @@ def test_nbd_client_reconnect_under_load(daemon, server, connections):
 
 
 def test_nbd_client_mirror_under_loss(daemon, server, tmp):
-    """A mirror to a server that is killed in between: neither the guest nor the job fails, and both sides are the same."""
+    """A mirror to a server that is killed in between: neither guest nor job fails, and both sides are the same."""
     daemon.add_file('s', fill(tmp / 'source.img', SIZE, seed=7), discard='unmap')
     handle = nbd_connect(daemon.export('s'))
     add(daemon, server.path, 't', reconnect_delay=60)

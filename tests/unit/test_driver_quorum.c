@@ -158,6 +158,27 @@ weir_co_fn DRIVER_TEST(hanging_write)
     end(edge, 3);
 }
 
+/* Slow together: who is only the last is not given up. */
+weir_co_fn DRIVER_TEST(all_are_slow)
+{
+    struct weir_edge *edge = open_quorum(3, "", "'vote-threshold':2");
+    struct task write;
+    char out[512];
+
+    memset(out, 1, sizeof(out));
+    for (char name[] = "a"; name[0] <= 'c'; name[0]++)
+        ram_of(name)->hold = WEIR_OP_BIT(WEIR_OP_WRITE);
+    quorum_set_patience(edge->node, PATIENCE * 5);
+    task_start(&write, edge, WEIR_OP_WRITE, 0, sizeof(out), out);
+    weir_co_sleep(PATIENCE * 6);
+    ram_release(ram_of("a"));
+    ram_release(ram_of("b"));
+    settle();
+    ram_release(ram_of("c"));
+    WEIR_ASSERT(!task_wait(&write) && !reported.child && all_hold("abc", 0, 512, 1));
+    end(edge, 3);
+}
+
 /* Where all are needed there is nothing to do but wait, as long as it takes. */
 weir_co_fn DRIVER_TEST(hanging_and_needed)
 {
@@ -367,6 +388,7 @@ int main(void)
         cmocka_unit_test(read_during_write),
         cmocka_unit_test(hanging_write),
         cmocka_unit_test(hanging_and_needed),
+        cmocka_unit_test(all_are_slow),
         cmocka_unit_test(hanging_read),
         cmocka_unit_test(remove_a_hanging_child),
         cmocka_unit_test(missed_a_write),
