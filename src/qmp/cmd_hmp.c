@@ -17,6 +17,8 @@
 
 /* Longest time that one request is waited for. */
 #define REQUEST_LIMIT_NS (10 * 1000000000LL)
+/* The longest buffer of one: it is filled on the control loop (bytes). */
+#define BUFFER_MAX (64u << 20)
 /* What a command says beyond this is cut off (bytes). */
 #define OUTPUT_MAX (1u << 20)
 
@@ -167,9 +169,11 @@ weir_co_fn int qmp_human_monitor_command(struct weir_qmp_context *ctx,
         return ret;
     }
     session = weir_new(struct session);
-    session->host = (struct weir_shell_host){
-        .program = "qemu-io", .print = take_output, .arg = session, .limit_ns = REQUEST_LIMIT_NS
-    };
+    session->host = (struct weir_shell_host){ .program = "qemu-io",
+                                              .print = take_output,
+                                              .arg = session,
+                                              .limit_ns = REQUEST_LIMIT_NS,
+                                              .bytes_max = BUFFER_MAX };
     session->shell = weir_shell_new(&session->host);
     run(session, &words);
     words_done(&words);

@@ -34,7 +34,8 @@ struct weir_shell_host {
     void *arg;
     const struct weir_shell_command *commands; /* more of them: open, quit ... */
     unsigned command_count;
-    int64_t limit_ns; /* longest wait for one request; 0: any */
+    int64_t limit_ns;   /* longest wait for one request; 0: any */
+    uint32_t bytes_max; /* longest buffer of one request; 0: as long as one can be */
 };
 
 /* How requests are made. */

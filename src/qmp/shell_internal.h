@@ -26,6 +26,11 @@ struct weir_shell {
     unsigned outstanding;
 };
 
+static inline uint32_t shell_bytes_max(const struct weir_shell *shell)
+{
+    return shell->host->bytes_max ? shell->host->bytes_max : SHELL_BYTES_MAX;
+}
+
 /* ---- requests (shell_op.c) ---- */
 /* One request, from its making to its report. */
 struct shell_op {

@@ -83,8 +83,9 @@ static bool take_ranges(struct weir_shell *shell, int count, char **words, struc
 
         if (!weir_shell_size(shell, words[i], &length))
             return false;
-        if (length > SHELL_BYTES_MAX || ranges->total + length > SHELL_BYTES_MAX) {
-            weir_shell_print(shell, "Argument '%s' exceeds maximum size %u\n", words[i], SHELL_BYTES_MAX);
+        if (length > shell_bytes_max(shell) || ranges->total + length > shell_bytes_max(shell)) {
+            weir_shell_print(shell, "Argument '%s' exceeds maximum size %u\n", words[i],
+                             shell_bytes_max(shell));
             return false;
         }
         ranges->lengths[ranges->count++] = length;
@@ -116,11 +117,9 @@ static void set_write_flags(struct shell_op *op, const struct rw_options *option
 }
 
 /* An offset and a length; false after a complaint. */
-static bool take_range(struct weir_shell *shell, char **words, bool any_length, uint64_t *ret_offset,
-                       uint64_t *ret_length)
+static bool take_range(struct weir_shell *shell, char **words, uint64_t *ret_offset, uint64_t *ret_length)
 {
-    return weir_shell_size(shell, words[0], ret_offset) && weir_shell_size(shell, words[1], ret_length) &&
-           (any_length || *ret_length <= SHELL_BYTES_MAX);
+    return weir_shell_size(shell, words[0], ret_offset) && weir_shell_size(shell, words[1], ret_length);
 }
 
 /* ---- read ---- */
@@ -169,10 +168,11 @@ static weir_co_fn int run_read(struct weir_shell *shell, int argc, char **argv)
     }
     if (optind != argc - 2 || ((options.has_start || options.has_length) && options.pattern < 0))
         return weir_shell_usage(shell, argv);
-    if (!take_range(shell, argv + optind, true, &offset, &length))
+    if (!take_range(shell, argv + optind, &offset, &length))
         return -EINVAL;
-    if (length > SHELL_BYTES_MAX) {
-        weir_shell_print(shell, "length cannot exceed %u, given %s\n", SHELL_BYTES_MAX, argv[optind + 1]);
+    if (length > shell_bytes_max(shell)) {
+        weir_shell_print(shell, "length cannot exceed %u, given %s\n", shell_bytes_max(shell),
+                         argv[optind + 1]);
         return -EINVAL;
     }
     op = shell_op_new(shell, WEIR_OP_READ, offset, length);
@@ -306,8 +306,9 @@ static bool can_compress(const struct weir_shell *shell)
 static bool write_range_fits(struct weir_shell *shell, const struct rw_options *options, char **words,
                              uint64_t offset, uint64_t length)
 {
-    if (length > SHELL_BYTES_MAX && !options->no_fallback) {
-        weir_shell_print(shell, "length cannot exceed %u without -n, given %s\n", SHELL_BYTES_MAX, words[1]);
+    if (length > shell_bytes_max(shell) && !options->no_fallback) {
+        weir_shell_print(shell, "length cannot exceed %u without -n, given %s\n", shell_bytes_max(shell),
+                         words[1]);
         return false;
     }
     return !options->compress ||
@@ -354,7 +355,7 @@ static weir_co_fn int run_write(struct weir_shell *shell, int argc, char **argv)
         weir_shell_print(shell, "-b and -z cannot be specified at the same time\n");
         return -EINVAL;
     }
-    if (!write_options_fit(shell, &options) || !take_range(shell, argv + optind, true, &offset, &length) ||
+    if (!write_options_fit(shell, &options) || !take_range(shell, argv + optind, &offset, &length) ||
         !write_range_fits(shell, &options, argv + optind, offset, length))
         return -EINVAL;
     if (vm_state || (options.compress && !options.zero && !can_compress(shell))) {
@@ -431,10 +432,11 @@ static weir_co_fn int run_discard(struct weir_shell *shell, int argc, char **arg
     }
     if (optind != argc - 2)
         return weir_shell_usage(shell, argv);
-    if (!take_range(shell, argv + optind, true, &offset, &length))
+    if (!take_range(shell, argv + optind, &offset, &length))
         return -EINVAL;
-    if (length > SHELL_BYTES_MAX) {
-        weir_shell_print(shell, "length cannot exceed %u, given %s\n", SHELL_BYTES_MAX, argv[optind + 1]);
+    if (length > shell_bytes_max(shell)) {
+        weir_shell_print(shell, "length cannot exceed %u, given %s\n", shell_bytes_max(shell),
+                         argv[optind + 1]);
         return -EINVAL;
     }
     op = shell_op_new(shell, WEIR_OP_DISCARD, offset, length);

@@ -104,6 +104,8 @@ def test_waits_are_bounded(hmp, daemon):
     reader.start()
     waiter.join(10)
     assert texts == ['']
+    assert hmp('n', 'write 0 1G') == 'length cannot exceed 67108864 without -n, given 1G\n'
+    assert hmp('n', 'aio_read 0 1G') == "Argument '1G' exceeds maximum size 67108864\n"
     assert hmp('d', 'sleep 11000') == '11000 is longer than a command may take\n'
     assert hmp('d', 'resume A') == ''
     reader.join(10)
