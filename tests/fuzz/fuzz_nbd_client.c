@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What an NBD server sends to a client: the negotiation, then heads of answers, and ranges as the chunks of a read bring
- * them. The first byte says how long the pieces are in which it comes.
+ * What an NBD server sends to a client: the negotiation, then heads of answers, and ranges as the chunks of a read
+ * bring them. The first byte says how long the pieces are in which it comes.
  */
 #include "fuzz.h"
 #include "base/error.h"
