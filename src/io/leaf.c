@@ -383,7 +383,8 @@ int weir_leaf_io(struct weir_node *node, struct weir_request *request)
         break;
     }
     /* Bytes that have one place are there; and a late write could undo a newer one. */
-    if ((request->flags & WEIR_REQUEST_UNCHANGED) && (node->driver->flags & WEIR_DRIVER_PROTOCOL))
+    if ((request->flags & WEIR_REQUEST_UNCHANGED) && (node->driver->flags & WEIR_DRIVER_PROTOCOL) &&
+        !(node->limits.write_flags & WEIR_REQUEST_UNCHANGED))
         return 0;
     flush_after = fua_by_flush(node, request);
     if (flush_after)

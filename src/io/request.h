@@ -22,7 +22,7 @@ enum weir_request_flags {
     WEIR_REQUEST_COMPRESSED = 1 << 3,  /* WRITE: store compressed where that saves space */
     /*
      * WRITE, ZERO: what readers see there already. A format that allocates stores it where nothing is mapped, and where
-     * something is that is as good or newer; so it may be late. A leaf has nothing to do.
+     * something is that is as good or newer; so it may be late. A leaf whose limits do not list the flag does nothing.
      */
     WEIR_REQUEST_UNCHANGED = 1 << 4,
     WEIR_REQUEST_UNSTABLE = 1 << 5, /* the buffer may change while it is written: copy before use twice */

@@ -44,7 +44,7 @@ static void null_co_close(struct weir_node *node)
 
 static void null_co_limits(struct weir_node *node, struct weir_limits *limits)
 {
-    limits->write_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_UNCHANGED;
+    limits->write_flags = WEIR_REQUEST_FUA;
     limits->zero_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
 }
 

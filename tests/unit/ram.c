@@ -62,7 +62,7 @@ static void ram_limits(struct weir_node *node, struct weir_limits *limits)
     limits->zero_max = number(node, "zero-max", 0);
     limits->discard_align = number(node, "discard-align", 0);
     limits->discard_max = number(node, "discard-max", 0);
-    limits->write_flags = flag(node, "fua") ? WEIR_REQUEST_FUA : 0;
+    limits->write_flags = (flag(node, "fua") ? WEIR_REQUEST_FUA : 0) | WEIR_REQUEST_UNCHANGED;
     limits->zero_flags = (flag(node, "unmap") ? WEIR_REQUEST_MAY_UNMAP : 0) |
                          (flag(node, "quick") ? WEIR_REQUEST_NO_FALLBACK : 0);
     limits->apart = flag(node, "apart");

@@ -165,7 +165,7 @@ weir_co_fn DRIVER_TEST(batch_does_not_merge)
     batch.all[7].request.op = WEIR_OP_FLUSH;
     weir_root_batch(edge, batch.list, 8);
     batch_wait(8);
-    ram_expect(ram, "write 0+512, write 512+512 unchanged, write 1024+512, write 2048+512, write 2048+512, "
+    ram_expect(ram, "write 0+512, write 512+512, write 1024+512, write 2048+512, write 2048+512, "
                     "read 2560+512, flush");
     WEIR_ASSERT(!merged(edge, WEIR_OP_WRITE));
     end(edge);

@@ -269,7 +269,7 @@ void weir_host_limits(struct weir_node *node, struct weir_limits *limits)
         limits->zero_align = host->logical_block;
     limits->discard_align =
         device ? WEIR_MAX(host->discard_granularity, host->logical_block) : host->discard_granularity;
-    limits->write_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_UNCHANGED;
+    limits->write_flags = WEIR_REQUEST_FUA;
     limits->zero_flags = WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
 }
 

@@ -153,7 +153,7 @@ static void nbd_limits(struct weir_node *node, struct weir_limits *limits)
     limits->zero_max = limits->discard_max = weir_align_down(UINT32_MAX, info->block_min);
     limits->iov_max = NBD_IOV_MAX;
     limits->grows = false;
-    limits->write_flags = durable | WEIR_REQUEST_UNCHANGED;
+    limits->write_flags = durable;
     limits->zero_flags = durable | WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
 }
 
