@@ -53,7 +53,7 @@ def verify_with_fio(daemon, node, *more):
     """Random writes of random sizes that are read back and checked."""
     run('fio', '--name=v', '--ioengine=nbd', f'--uri={daemon.uri(node)}', '--rw=randwrite', '--bsrange=4k-96k',
         '--iodepth=8', f'--size={SIZE}', '--verify=crc32c', '--do_verify=1', '--verify_fatal=1',
-        '--output-format=terse', *more, timeout=120)
+        '--output-format=terse', *more, timeout=120, cwd=daemon.directory)
 
 
 # ---- compress ----

@@ -375,9 +375,10 @@ def test_quorum_load(daemon, images):
     opened(daemon, *(child(images, n) for n in NAMES))
     run('fio', '--name=q', '--ioengine=nbd', f'--uri={daemon.uri("q")}', '--rw=randrw', '--bsrange=512-64k',
         '--bs_unaligned=1', '--iodepth=16', '--norandommap', f'--size={SIZE}', '--io_size=48m', '--randrepeat=1',
-        '--output-format=terse', timeout=120)
+        '--output-format=terse', timeout=120, cwd=daemon.directory)
     run('fio', '--name=v', '--ioengine=nbd', f'--uri={daemon.uri("q")}', '--rw=randwrite', '--bs=16k', '--iodepth=16',
-        f'--size={SIZE}', '--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--output-format=terse', timeout=120)
+        f'--size={SIZE}', '--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--output-format=terse', timeout=120,
+        cwd=daemon.directory)
     contents = [file_bytes(path, 0, SIZE) for path in images.values()]
     assert contents[0] == contents[1] == contents[2]
     daemon.qmp('query-version')
