@@ -9,7 +9,7 @@
 
 /* Chosen so that the seeds that once found something, tests/sim/seeds/list, are left alone. */
 #define DRAW_SALT 5u
-#define EDIT_SALT 11u
+#define EDIT_SALT 23u
 
 static bool chance(unsigned percent)
 {

@@ -119,12 +119,21 @@ static void change_count(struct edit *edit, uint64_t cluster, int by)
     weir_sim_file_put(edit->medium->file, block + first, bytes, size);
 }
 
-/* @count adjacent clusters that are counted once; zeroed. */
+/*
+ * @count adjacent clusters that are counted once; zeroed. Behind the end of the file a power cut may have left counts of
+ * clusters that were never written: these are passed over, as a count of one bit cannot be raised.
+ */
 static uint64_t take(struct edit *edit, uint64_t count)
 {
     uint64_t start = edit->end;
 
-    edit->end += count;
+    for (uint64_t i = 0; i < count; i++) {
+        if (count_of(edit, start + i)) {
+            start += i + 1;
+            i = (uint64_t)-1;
+        }
+    }
+    edit->end = start + count;
     clear(edit, start, count);
     for (uint64_t i = 0; i < count; i++)
         change_count(edit, start + i, 1);
