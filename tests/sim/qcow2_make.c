@@ -120,8 +120,8 @@ static void change_count(struct edit *edit, uint64_t cluster, int by)
 }
 
 /*
- * @count adjacent clusters that are counted once; zeroed. Behind the end of the file a power cut may have left counts of
- * clusters that were never written: these are passed over, as a count of one bit cannot be raised.
+ * @count adjacent clusters that are counted once; zeroed. Behind the end of the file a power cut may have left counts
+ * of clusters that were never written: these are passed over, as a count of one bit cannot be raised.
  */
 static uint64_t take(struct edit *edit, uint64_t count)
 {
