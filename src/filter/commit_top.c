@@ -31,15 +31,15 @@ static void commit_top_limits(struct weir_node *node, struct weir_limits *limits
 }
 
 /*
- * The layer's other readers may go on; so may those of the base, whose data in that place they do not see, as the
- * layers above hide it.
+ * The layer's other readers may go on, but a writer's changes would not reach the base. So may readers of the base,
+ * whose data in that place they do not see, as the layers above hide it.
  */
 static void commit_top_child_perm(struct weir_node *node, const struct weir_edge *edge, unsigned perm,
                                   unsigned shared, unsigned *ret_perm, unsigned *ret_shared)
 {
     if (edge->role & WEIR_ROLE_FILTERED) {
         *ret_perm = perm | WEIR_PERM_CONSISTENT_READ;
-        *ret_shared = shared & ~(unsigned)WEIR_PERM_RESIZE;
+        *ret_shared = shared & ~(unsigned)(WEIR_PERM_RESIZE | WEIR_PERM_WRITE);
     } else {
         *ret_perm = WEIR_PERM_WRITE;
         *ret_shared = WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE_UNCHANGED;

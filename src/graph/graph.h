@@ -79,6 +79,9 @@ int weir_edge_check_thawed(const struct weir_edge *edge, struct weir_error **err
 /* ---- read-only nodes made writable ---- */
 struct weir_writable {
     struct weir_node *nodes[8]; /* referenced; children before parents */
+    struct {
+        bool asked, automatic;
+    } was[8]; /* read_only_asked, auto_read_only */
     unsigned count, told;
 };
 /*

@@ -13,11 +13,18 @@ static weir_co_fn int call_driver(struct weir_node *node, bool read_only, struct
     return node->driver->set_read_only ? node->driver->set_read_only(node, read_only, err) : 0;
 }
 
-/* The drivers above have let go by now; what the node was asked to be at first holds again. */
-static void set_flags(struct weir_node *node, bool read_only)
+static void set_writable(struct weir_node *node)
 {
-    node->read_only = node->read_only_asked = read_only;
-    node->auto_read_only = !read_only && (node->driver->flags & WEIR_DRIVER_PROTOCOL);
+    node->read_only = node->read_only_asked = false;
+    node->auto_read_only = node->driver->flags & WEIR_DRIVER_PROTOCOL;
+}
+
+/* The drivers above have let go by now; what the node was asked to be at first holds again. */
+static void set_back(struct weir_writable *writable, unsigned i)
+{
+    writable->nodes[i]->read_only = true;
+    writable->nodes[i]->read_only_asked = writable->was[i].asked;
+    writable->nodes[i]->auto_read_only = writable->was[i].automatic;
 }
 
 static int add(struct weir_writable *writable, struct weir_node *node, struct weir_error **err)
@@ -25,6 +32,10 @@ static int add(struct weir_writable *writable, struct weir_node *node, struct we
     if (writable->count == WEIR_ARRAY_SIZE(writable->nodes))
         return weir_error_set(err, -E2BIG, "Node '%s' is made of too many nodes to be made writable",
                               node->name);
+    if ((node->driver->flags & WEIR_DRIVER_PROTOCOL) && !node->driver->set_read_only)
+        return weir_error_set(err, -EACCES, "Block node '%s' is read-only", node->name);
+    writable->was[writable->count].asked = node->read_only_asked;
+    writable->was[writable->count].automatic = node->auto_read_only;
     writable->nodes[writable->count++] = weir_node_ref(node);
     return 0;
 }
@@ -72,7 +83,7 @@ void weir_node_make_read_only(struct weir_writable *writable)
     }
     for (unsigned i = 0; i < writable->count; i++) {
         if (!is_protocol(writable->nodes[i]))
-            set_flags(writable->nodes[i], true);
+            set_back(writable, i);
     }
     if (writable->count)
         weir_perm_refresh_less();
@@ -80,7 +91,7 @@ void weir_node_make_read_only(struct weir_writable *writable)
         if (is_protocol(writable->nodes[i]) && (writable->told & 1u << i))
             (void)!call_driver(writable->nodes[i], true, NULL);
         if (is_protocol(writable->nodes[i]))
-            set_flags(writable->nodes[i], true);
+            set_back(writable, i);
     }
     weir_writable_done(writable);
 }
@@ -97,7 +108,7 @@ int weir_node_make_writable(struct weir_node *node, struct weir_writable *ret_wr
         ret = tell(ret_writable, true, err);
     if (!ret) {
         for (unsigned i = 0; i < ret_writable->count; i++)
-            set_flags(ret_writable->nodes[i], false);
+            set_writable(ret_writable->nodes[i]);
         if (ret_writable->count)
             ret = weir_perm_refresh(err);
     }

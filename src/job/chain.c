@@ -4,6 +4,8 @@
 #include "base/alloc.h"
 #include "graph/describe.h"
 #include "graph/filename.h"
+#include "io/async.h"
+#include "sys/sys.h"
 #include <errno.h>
 #include <string.h>
 
@@ -78,8 +80,15 @@ int weir_chain_set_name(struct weir_tran *tran, struct weir_node *overlay, struc
     const struct weir_driver *driver = base ? weir_node_skip_filters(base)->driver : NULL;
     const char *format = driver ? driver->name : NULL;
 
+    struct weir_request flush = weir_request_make(WEIR_OP_FLUSH, 0, 0, NULL, 0, 0);
+    int ret;
+
     if (!overlay->driver->set_backing_name)
         return 0;
+    /* Storage that hangs is met here, with a limit, rather than in the middle of the header. */
+    ret = weir_io_abandonable(weir_node_primary(overlay), &flush, weir_sys->clock_ns() + WEIR_DRAIN_LIMIT_NS);
+    if (ret)
+        return weir_error_set_errno(err, ret, "Could not flush '%s'", weir_node_file_name(overlay));
     if (mask_protocol && driver && (driver->flags & WEIR_DRIVER_PROTOCOL))
         format = "raw";
     return set_name(tran, overlay, base ? (file ? file : weir_node_file_name(base)) : NULL, format, err);

@@ -4,6 +4,9 @@
 #include "base/alloc.h"
 #include <errno.h>
 
+/* How long the users of a base may rest for it to become read-only again. */
+#define LET_GO_NS (500 * 1000000LL)
+
 static char *describe(struct weir_edge *edge)
 {
     return weir_strdup("block-commit");
@@ -65,7 +68,9 @@ void commit_base_give_back(struct weir_node *base, struct weir_writable *writabl
     if (!writable->count)
         return;
     weir_graph_lock();
-    if ((base->perm & WEIR_PERM_WRITE) || weir_drain_begin(&drain, &base, 1, WEIR_DRAIN_LIMIT_NS, NULL)) {
+    /* What was left behind in it may still write. */
+    if ((base->perm & WEIR_PERM_WRITE) || atomic_load(&base->left_behind) ||
+        weir_drain_begin(&drain, &base, 1, LET_GO_NS, NULL)) {
         weir_writable_done(writable);
     } else {
         weir_node_make_read_only(writable);

@@ -82,6 +82,9 @@ static int find_layers(const struct weir_commit_options *options, struct layers 
         ret = find_base(options, &layers, err);
     if (!ret && weir_node_skip_filters(layers.base) == weir_node_skip_filters(layers.top))
         ret = weir_error_set(err, -EINVAL, "cannot commit an image into itself");
+    /* Another job is at work on this chain, or a filter depends on it. */
+    for (struct weir_node *at = layers.device; !ret && at != layers.base; at = weir_chain_edge(at)->node)
+        ret = weir_edge_check_thawed(weir_chain_edge(at), err);
     *ret_layers = layers;
     return ret;
 }
@@ -113,8 +116,11 @@ static weir_co_fn int build(struct commit *commit, const struct weir_commit_opti
         };
         ret = weir_copy_job_make(own, &copy, err);
     }
-    if (!ret)
+    if (!ret) {
+        weir_graph_lock();
         ret = weir_chain_freeze(commit->top, commit->base, err);
+        weir_graph_unlock();
+    }
     if (ret)
         return ret;
     commit->frozen = true;
@@ -155,8 +161,11 @@ static weir_co_fn int start_between(const struct weir_commit_options *options, c
         weir_job_start(job);
         return 0;
     }
-    if (commit->frozen)
+    if (commit->frozen) {
+        weir_graph_lock();
         weir_chain_unfreeze(commit->top, commit->base);
+        weir_graph_unlock();
+    }
     writable = commit->writable;
     weir_copy_job_unmake(&commit->own);
     commit_base_give_back(layers->base, &writable);
@@ -205,8 +214,14 @@ int weir_commit_start(const struct weir_commit_options *options, struct weir_err
            (layers.top->perm & WEIR_PERM_WRITE);
     if (head && options->backing_file)
         return weir_error_set(err, -EINVAL, "'backing-file' specified, but 'top' is the active layer");
+    if (head && weir_node_size(layers.base) > weir_node_size(layers.top))
+        return weir_error_set(err, -EINVAL,
+                              "Base '%s' is larger than '%s': the disk would grow with the commit",
+                              layers.base->name, layers.top->name);
+    weir_node_ref(layers.top);
     weir_node_ref(layers.base);
     ret = head ? start_head(options, &layers, err) : start_between(options, &layers, err);
     weir_node_unref(layers.base);
+    weir_node_unref(layers.top);
     return ret;
 }

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "io/stats.h"
 #include "job/loop.h"
+#include "sys/sys.h"
 #include <errno.h>
 #include <string.h>
 
@@ -12,6 +13,8 @@
 #define MEMORY ((uint64_t)16 << 20)
 /* How long letting go of storage that does not answer may take. */
 #define LET_GO_NS (500 * 1000000LL)
+/* How long an ignored error is left alone before the next try. */
+#define RETRY_NS (100 * 1000000LL)
 
 /* ---- what others call, on any loop ---- */
 
@@ -112,8 +115,15 @@ static weir_co_fn int io_error(struct weir_copy_job *own, int error, bool write)
 
     if (weir_job_io_error(job, own->on_error, error, write))
         return weir_copy_job_fail(own, error, write);
-    while (job->user_paused && !job->cancelled)
-        weir_job_wait(job, -1);
+    if (job->user_paused) {
+        while (job->user_paused && !job->cancelled)
+            weir_job_wait(job, -1);
+    } else {
+        int64_t retry = weir_sys->clock_ns() + RETRY_NS;
+
+        while (!job->cancelled && weir_sys->clock_ns() < retry)
+            weir_job_wait(job, retry);
+    }
     return 0;
 }
 

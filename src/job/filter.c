@@ -40,16 +40,23 @@ int weir_job_filter_insert(struct weir_node *below, struct weir_node *filter, st
 int weir_job_filter_take_out(struct weir_tran *tran, struct weir_node *filter, struct weir_node *below,
                              struct weir_error **err)
 {
-    int ret = weir_tran_replace_parents(tran, filter, below, filter, err);
     struct weir_edge *edge;
+    int ret = 0;
+
+    TAILQ_FOREACH (edge, &filter->children, in_parent)
+        ret = ret ? ret : weir_edge_check_thawed(edge, err);
+    if (!ret)
+        ret = weir_tran_replace_parents(tran, filter, below, filter, err);
 
     while (!ret && (edge = TAILQ_FIRST(&filter->children)))
         weir_tran_detach(tran, edge);
     return ret;
 }
 
-static weir_co_fn int try_remove(struct weir_node *filter, struct weir_node *below, int64_t limit_ns)
+/* Down to what it stands on now: another job's filter may have been taken out between. */
+static weir_co_fn int try_remove(struct weir_node *filter, int64_t limit_ns)
 {
+    const struct weir_edge *edge;
     struct weir_drain drain = { 0 };
     struct weir_tran *tran;
     int ret;
@@ -58,7 +65,9 @@ static weir_co_fn int try_remove(struct weir_node *filter, struct weir_node *bel
     ret = weir_drain_begin(&drain, &filter, 1, limit_ns, NULL);
     if (!ret) {
         tran = weir_tran_new();
-        ret = finish_or_abort(tran, weir_job_filter_take_out(tran, filter, below, NULL), NULL);
+        edge = weir_node_filtered(filter);
+        ret = edge ? weir_job_filter_take_out(tran, filter, edge->node, NULL) : 0;
+        ret = finish_or_abort(tran, ret, NULL);
         weir_drain_end(&drain);
     }
     weir_graph_unlock();
@@ -77,7 +86,7 @@ static weir_co_fn void remove_later(void *arg)
     do {
         weir_co_sleep(limit * AGAIN_REST);
         limit = WEIR_MIN(2 * limit, AGAIN_MAX_NS);
-    } while (try_remove(left->filter, left->below, limit));
+    } while (try_remove(left->filter, limit));
     weir_node_unref(left->filter);
     weir_node_unref(left->below);
     free(left);
@@ -87,7 +96,7 @@ void weir_job_filter_remove(struct weir_node *filter, struct weir_node *below)
 {
     struct leftover *left;
 
-    if (!try_remove(filter, below, FIRST_NS)) {
+    if (!try_remove(filter, FIRST_NS)) {
         weir_node_unref(filter);
         weir_node_unref(below);
         return;

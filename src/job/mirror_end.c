@@ -74,8 +74,10 @@ static weir_co_fn int relax_source(struct mirror *mirror, struct weir_error **er
 static weir_co_fn int replace_top(struct mirror *mirror, struct weir_node *node, struct weir_error **err)
 {
     struct weir_tran *tran;
-    int ret = relax_source(mirror, err);
+    int ret = weir_edge_check_thawed(weir_mirror_top_source(mirror->parts->top), err);
 
+    if (!ret)
+        ret = relax_source(mirror, err);
     if (ret)
         return ret;
     tran = weir_tran_new();
@@ -200,7 +202,8 @@ static weir_co_fn int remove_filter(struct mirror *mirror, int64_t limit_ns)
     weir_graph_lock();
     ret = weir_drain_begin(&drain, &mirror->parts->top, 1, limit_ns, NULL);
     if (!ret) {
-        ret = replace_top(mirror, mirror->parts->source, NULL);
+        /* What it stands on now: another job's filter may have been taken out between. */
+        ret = replace_top(mirror, weir_mirror_top_source(mirror->parts->top)->node, NULL);
         weir_drain_end(&drain);
     }
     weir_graph_unlock();
@@ -245,7 +248,9 @@ weir_co_fn void mirror_clean(struct weir_job *job)
     mirror_update(job);
     if (!mirror->pivoted)
         mirror_let_go(mirror);
+    weir_graph_lock();
     mirror_thaw(mirror);
+    weir_graph_unlock();
     if (mirror->pivoted)
         weir_writable_done(&mirror->writable);
     weir_copy_stop(parts->copy);

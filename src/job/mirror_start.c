@@ -290,11 +290,14 @@ static int check(const struct weir_mirror_options *options, struct weir_node **r
 }
 
 /* The chain from the source down to the target stays as it is. */
-static int freeze(struct mirror *mirror, struct weir_error **err)
+static weir_co_fn int freeze(struct mirror *mirror, struct weir_error **err)
 {
     struct weir_node *source = mirror->parts->source, *target = mirror->parts->target, *at;
-    int ret = weir_chain_freeze(source, target, err);
+    int ret;
 
+    weir_graph_lock();
+    ret = weir_chain_freeze(source, target, err);
+    weir_graph_unlock();
     if (ret)
         return ret;
     mirror->frozen = true;
@@ -347,7 +350,9 @@ int weir_mirror_start(const struct weir_mirror_options *options, struct weir_err
     if (!ret)
         ret = build(mirror, options, err);
     if (ret) {
+        weir_graph_lock();
         mirror_thaw(mirror);
+        weir_graph_unlock();
         unbuild(mirror);
         return ret;
     }

@@ -45,6 +45,10 @@ static weir_co_fn int edit_all(struct weir_action *actions, unsigned count, stru
         if (actions[i].kind->edit)
             ret = actions[i].kind->edit(&actions[i], tran, err);
     }
+    for (unsigned i = 0; i < count && !ret; i++) {
+        if (actions[i].kind->check)
+            ret = actions[i].kind->check(&actions[i], err);
+    }
     if (ret) {
         weir_tran_abort(tran);
         return ret;

@@ -22,6 +22,8 @@ struct weir_action_kind {
     int (*find)(struct weir_action *action, struct weir_error **err);
     /* Drained: the edits. NULL: none. */
     int (*edit)(struct weir_action *action, struct weir_tran *tran, struct weir_error **err) weir_co_fn;
+    /* After the edits of all steps: whether the graph is as this one needs it. NULL: it does not matter. */
+    int (*check)(struct weir_action *action, struct weir_error **err);
     /* Still drained, all has succeeded. NULL: nothing. Cannot fail. */
     void (*commit)(struct weir_action *action) weir_co_fn;
     /* Once for each step that was opened, in reverse order; @done: all has succeeded. NULL: nothing. */

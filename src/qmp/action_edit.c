@@ -23,21 +23,27 @@ static weir_co_fn int add_open(struct weir_action *action, struct weir_error **e
 {
     const struct weir_q_blockdev_options *args = action->args;
 
-    return weir_node_add(args->json, true, &action->added, err);
+    int ret = weir_node_add(args->json, true, &action->added, err);
+
+    if (!ret)
+        weir_node_ref(action->added);
+    return ret;
 }
 
-/* Nobody has come to use it: the edits were undone, and other commands wait for the lock. */
+/* Other commands may have used it meanwhile, or deleted it. */
 static weir_co_fn void add_end(struct weir_action *action, bool done)
 {
-    if (!done)
+    if (!done && weir_node_find(action->added->name) == action->added)
         (void)!weir_node_del(action->added->name, NULL);
+    weir_node_unref(action->added);
 }
 
 const struct weir_action_kind weir_action_add = { .open = add_open, .end = add_end };
 
 /* ---- blockdev-del ---- */
 
-static weir_co_fn int del_edit(struct weir_action *action, struct weir_tran *tran, struct weir_error **err)
+/* Once all steps have made their edits. */
+static int del_check(struct weir_action *action, struct weir_error **err)
 {
     const struct weir_q_blockdev_del_action *args = action->args;
     const struct weir_node *node = weir_node_find(args->node_name);
@@ -58,7 +64,7 @@ static weir_co_fn void del_commit(struct weir_action *action)
     (void)!weir_node_del(args->node_name, NULL);
 }
 
-const struct weir_action_kind weir_action_del = { .edit = del_edit, .commit = del_commit };
+const struct weir_action_kind weir_action_del = { .check = del_check, .commit = del_commit };
 
 /* ---- blockdev-replace ---- */
 

@@ -17,6 +17,11 @@ static int check_free(struct weir_node *node, struct weir_error **err)
         if (edge->parent && (edge->role & WEIR_ROLE_COW))
             return weir_error_set(err, -EBUSY, "Node '%s' is busy: node is used as backing hd of '%s'",
                                   node->name, edge->parent->name);
+        /* What the job copies, and goes back to, is this node: its guests write above the filter. */
+        if (edge->parent && (edge->parent->driver->flags & WEIR_DRIVER_INTERNAL))
+            return weir_error_set(err, -EBUSY,
+                                  "Node '%s' is busy: the filter '%s' of a block job stands on it",
+                                  node->name, edge->parent->name);
     }
     return 0;
 }
@@ -46,6 +51,10 @@ static weir_co_fn int put_on(struct weir_action *action, struct weir_tran *tran,
 
     if (!ret)
         ret = check_overlay(overlay, err);
+    if (!ret && weir_node_size(overlay) < weir_node_size(node))
+        ret = weir_error_set(err, -EINVAL, "The overlay '%s' is smaller than '%s' (%llu and %llu bytes)",
+                             overlay->name, node->name, (unsigned long long)weir_node_size(overlay),
+                             (unsigned long long)weir_node_size(node));
     if (!ret)
         ret = weir_tran_replace_parents(tran, node, overlay, overlay, err);
     if (!ret)

@@ -67,7 +67,7 @@ static weir_co_fn int run_alloc(struct weir_shell *shell, int argc, char **argv)
         return -EINVAL;
     count = offset < size ? WEIR_MIN(count, size - offset) : 0;
     for (uint64_t done = 0; done < count; done += length) {
-        bool allocated;
+        bool allocated = false;
         int ret = next_run(shell, offset + done, count - done, &allocated, &length);
 
         if (ret) {

@@ -213,6 +213,37 @@ def test_commit_on_error(daemon, tmp, side):
     assert nodes(daemon)['base']['ro'] and header(tmp) == (str(tmp / 'mid.qcow2'), 'qcow2')
 
 
+def test_commit_larger_base(daemon, tmp):
+    """The disk would grow under its guest: refused before anything is changed."""
+    make_chain(tmp, 'base', size=2 * SIZE)
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', tmp / 'base.qcow2', '-F', 'qcow2', tmp / 'top.qcow2',
+        str(SIZE))
+    open_chain(daemon, tmp, 'base', 'top')
+    before = graph(daemon)
+    assert refused(commit, daemon) == "Base 'base' is larger than 'top': the disk would grow with the commit"
+    assert graph(daemon) == before
+
+
+def test_commit_keeps_writers_out(three):
+    """What a writer changed in a layer that goes would be lost: it is refused meanwhile."""
+    commit(three, top_node='mid', auto_finalize=False)
+    three.qmp.job_wait('j', 'pending')
+    assert refused(three.export, 'mid', 'w') == 'Cannot export read-only node as writable'
+    three.qmp('job-finalize', id='j')
+    assert 'error' not in done(three)
+
+
+def test_commit_beside_a_stream(three):
+    """Two jobs do not work on one chain at a time."""
+    three.qmp('block-stream', {'job-id': 's', 'device': 'top', 'speed': 65536, 'filter-node-name': 'f'})
+    assert refused(commit, three, device='f') == "Cannot change 'file' link from 'f' to 'top'"
+    three.qmp('job-cancel', id='s')
+    wait_until(lambda: 'f' not in nodes(three), 20, 'the filter is gone')
+    commit(three, speed=65536)
+    text = refused(three.qmp, 'block-stream', {'job-id': 's', 'device': 'top', 'base-node': 'base'})
+    assert text == "Cannot change 'backing' link from 'top' to 'mid'"
+
+
 def test_004_10_commit_through_filters(daemon, tmp):
     """Filters between and above the layers; those between go with them."""
     make_chain(tmp, 'base', 'mid', 'top')

@@ -97,6 +97,26 @@ def test_blockdev_snapshot_refused(daemon, tmp):
     assert nodes(daemon) == before
 
 
+def test_snapshot_under_a_job_refused(daemon, tmp):
+    """A mirror goes back to its source: nothing may come between them. A smaller overlay would cut the disk."""
+    make_chain(tmp, 'base')
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', tmp / 'over.qcow2', str(SIZE))
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', tmp / 'small.qcow2', str(SIZE - MiB))
+    open_chain(daemon, tmp, 'base')
+    for name in 'over', 'small':
+        daemon.qmp('blockdev-add', layer(tmp, name, backing=None))
+    assert refused(daemon.qmp, 'blockdev-snapshot', node='base', overlay='small') == (
+        f"The overlay 'small' is smaller than 'base' ({SIZE - MiB} and {SIZE} bytes)")
+    daemon.qmp('blockdev-add', {'driver': 'null-co', 'node-name': 'n', 'size': SIZE})
+    daemon.qmp('blockdev-mirror', {'job-id': 'j', 'device': 'base', 'target': 'n', 'sync': 'none',
+                                   'filter-node-name': 'm'})
+    daemon.qmp.event('BLOCK_JOB_READY', 10, device='j')
+    before = nodes(daemon)
+    assert refused(daemon.qmp, 'blockdev-snapshot', node='base', overlay='over') == (
+        "Node 'base' is busy: the filter 'm' of a block job stands on it")
+    assert nodes(daemon) == before
+
+
 def test_004_19_filters_are_no_overlays(daemon, tmp):
     """A filter holds no data of its own: it cannot take what is written from now on."""
     make_chain(tmp, 'base')
@@ -175,7 +195,7 @@ def test_change_backing_file(daemon, tmp, options):
     put(tmp, 'top', 0, MiB, 5)
     open_chain(daemon, tmp, 'base', 'top')
     room = 200 if options.get('cluster_size') == 512 else 1023
-    for name in 'b', 'x' * room, str(tmp / 'base.qcow2'):
+    for name in ['y' * 100, 'z' * 100] * 5 + ['b', 'x' * room, str(tmp / 'base.qcow2')]:
         daemon.qmp('change-backing-file', {'device': 'top', 'image-node-name': 'top', 'backing-file': name})
         info = json.loads(run('qemu-img', 'info', '-U', '--output=json', tmp / 'top.qcow2'))
         assert info['backing-filename'] == name and info['backing-filename-format'] == 'qcow2'
@@ -322,6 +342,9 @@ def test_transaction_abort(daemon, tmp):
         {'type': 'blockdev-add', 'data': {'driver': 'raw', 'node-name': 'f', 'file': 'b'}},
         {'type': 'blockdev-replace', 'data': {'parent-type': 'export', 'export-id': 'e', 'new-child': 'f'}},
         {'type': 'blockdev-snapshot-sync', 'data': {'node-name': 'f', 'snapshot-file': str(tmp / 'over.qcow2')}}]
+    replace = {'type': 'blockdev-replace', 'data': {'parent-type': 'export', 'export-id': 'e', 'new-child': 'f'}}
+    assert refused(daemon.qmp, 'transaction', actions=[
+        steps[0], {'type': 'blockdev-del', 'data': {'node-name': 'f'}}, replace]) == 'Node f is in use'
     for end, text in [
             ({'type': 'abort', 'data': {}}, 'Transaction aborted using Abort action'),
             ({'type': 'blockdev-del', 'data': {'node-name': 'b'}}, 'Node b is in use'),

@@ -69,6 +69,19 @@ static int put_name(struct qcow2 *q, struct first_cluster *first, const char *na
     return 0;
 }
 
+/* Until the first sector says otherwise the old name counts; where it cannot stay in its place, all is one write. */
+static void keep_old_name(struct qcow2 *q, struct first_cluster *first, uint64_t offset, size_t length)
+{
+    uint64_t old = q->header.backing_offset, old_end = old + q->header.backing_size;
+
+    if (!old || old_end > first->room)
+        return;
+    if (old < first->at || (old < offset + length && offset < old_end))
+        first->shifted = true;
+    else
+        memcpy(first->new + old, first->old + old, q->header.backing_size);
+}
+
 static int compose(struct qcow2 *q, struct first_cluster *first, struct qcow2_header *header,
                    const char *name, const char *format)
 {
@@ -80,6 +93,8 @@ static int compose(struct qcow2 *q, struct first_cluster *first, struct qcow2_he
     ret = put_extensions(q, first, format);
     if (!ret && name)
         ret = put_name(q, first, name, &offset);
+    if (!ret)
+        keep_old_name(q, first, offset, name ? strlen(name) : 0);
     header->backing_offset = offset;
     header->backing_size = name ? (uint32_t)strlen(name) : 0;
     if (!ret)
