@@ -22,12 +22,7 @@ struct weir_edge *weir_commit_top_target(struct weir_node *node)
 /* Any request may come: the child aligns for itself. What the job's target can take does not matter. */
 static void commit_top_limits(struct weir_node *node, struct weir_limits *limits)
 {
-    limits->request_align = limits->memory_align = 1;
-    limits->transfer_max = limits->zero_align = limits->zero_max = 0;
-    limits->discard_align = limits->discard_max = 0;
-    limits->iov_max = WEIR_IOV_MAX;
-    limits->write_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_UNCHANGED;
-    limits->zero_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
+    weir_limits_take_all(limits);
 }
 
 /*

@@ -307,12 +307,7 @@ static unsigned mirror_top_cares(struct weir_node *node)
 static void mirror_top_limits(struct weir_node *node, struct weir_limits *limits)
 {
     /* Any request may come: each child aligns for itself. */
-    limits->request_align = limits->memory_align = 1;
-    limits->transfer_max = limits->zero_align = limits->zero_max = 0;
-    limits->discard_align = limits->discard_max = 0;
-    limits->iov_max = WEIR_IOV_MAX;
-    limits->write_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_UNCHANGED;
-    limits->zero_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
+    weir_limits_take_all(limits);
 }
 
 static void mirror_top_child_perm(struct weir_node *node, const struct weir_edge *edge, unsigned perm,

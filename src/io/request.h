@@ -9,6 +9,7 @@
 #ifndef WEIR_IO_REQUEST_H
 #define WEIR_IO_REQUEST_H
 
+#include "base/iov.h"
 #include "graph/driver.h"
 #include <errno.h>
 #include "io/buffer.h"
@@ -63,6 +64,17 @@ struct weir_request {
     void (*done)(struct weir_request *request, int result);
     STAILQ_ENTRY(weir_request) link; /* free for the issuer until done() */
 };
+
+/* Of a filter that any request may come to, as each of its children aligns for itself. */
+static inline void weir_limits_take_all(struct weir_limits *limits)
+{
+    limits->request_align = limits->memory_align = 1;
+    limits->transfer_max = limits->zero_align = limits->zero_max = 0;
+    limits->discard_align = limits->discard_max = 0;
+    limits->iov_max = WEIR_IOV_MAX;
+    limits->write_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_UNSTABLE | WEIR_REQUEST_UNCHANGED;
+    limits->zero_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
+}
 
 /* A request for @length bytes behind @iov. The vector is borrowed. */
 static inline struct weir_request weir_request_make(enum weir_op op, uint64_t offset, uint64_t length,

@@ -205,7 +205,7 @@ static weir_co_fn void commit_clean(struct weir_job *job)
         commit->frozen = false;
         weir_graph_unlock();
         commit->own.inserted = false;
-        weir_job_filter_remove(weir_steal(&commit->own.filter), weir_node_ref(commit->top));
+        weir_job_filter_remove(weir_steal(&commit->own.filter));
     }
     commit_base_give_back(commit->base, &commit->writable);
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "job/filter.h"
 
-#include "base/alloc.h"
 #include "co/co.h"
 #include <errno.h>
 
@@ -74,34 +73,22 @@ static weir_co_fn int try_remove(struct weir_node *filter, int64_t limit_ns)
     return ret;
 }
 
-struct leftover {
-    struct weir_node *filter, *below;
-};
-
 static weir_co_fn void remove_later(void *arg)
 {
-    struct leftover *left = arg;
+    struct weir_node *filter = arg;
     int64_t limit = AGAIN_NS;
 
     do {
         weir_co_sleep(limit * AGAIN_REST);
         limit = WEIR_MIN(2 * limit, AGAIN_MAX_NS);
-    } while (try_remove(left->filter, limit));
-    weir_node_unref(left->filter);
-    weir_node_unref(left->below);
-    free(left);
+    } while (try_remove(filter, limit));
+    weir_node_unref(filter);
 }
 
-void weir_job_filter_remove(struct weir_node *filter, struct weir_node *below)
+void weir_job_filter_remove(struct weir_node *filter)
 {
-    struct leftover *left;
-
-    if (!try_remove(filter, FIRST_NS)) {
+    if (try_remove(filter, FIRST_NS))
+        weir_co_start(weir_loop_control(), remove_later, filter);
+    else
         weir_node_unref(filter);
-        weir_node_unref(below);
-        return;
-    }
-    left = weir_new(struct leftover);
-    *left = (struct leftover){ filter, below };
-    weir_co_start(weir_loop_control(), remove_later, left);
 }

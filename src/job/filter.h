@@ -16,9 +16,9 @@ int weir_job_filter_insert(struct weir_node *below, struct weir_node *filter,
 int weir_job_filter_take_out(struct weir_tran *tran, struct weir_node *filter, struct weir_node *below,
                              struct weir_error **err) weir_must_check;
 /*
- * The same by itself, with references to both that are given up. Where requests hang it is tried again for as long as
+ * The same by itself, with a reference to it that is given up. Where requests hang it is tried again for as long as
  * it takes, in the background, with rests between: @filter only forwards then.
  */
-void weir_job_filter_remove(struct weir_node *filter, struct weir_node *below) weir_co_fn;
+void weir_job_filter_remove(struct weir_node *filter) weir_co_fn;
 
 #endif

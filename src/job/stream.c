@@ -123,7 +123,7 @@ static weir_co_fn void stream_clean(struct weir_job *job)
     weir_copy_on_read_thaw(stream->own.filter);
     weir_graph_unlock();
     stream->own.inserted = false;
-    weir_job_filter_remove(weir_steal(&stream->own.filter), weir_node_ref(stream->device));
+    weir_job_filter_remove(weir_steal(&stream->own.filter));
 }
 
 /* ---- verbs ---- */

@@ -184,6 +184,18 @@ static weir_co_fn int run_read(struct weir_shell *shell, int argc, char **argv)
     return shell_op_run(op);
 }
 
+/* What was prepared with @ret is run, or started; or given up. @op: may be NULL when it failed. */
+static weir_co_fn int finish(struct shell_op *op, int ret, bool async)
+{
+    if (ret && op)
+        shell_op_free(op);
+    else if (!ret && async)
+        shell_op_start(op);
+    else if (!ret)
+        ret = shell_op_run(op);
+    return ret;
+}
+
 /* readv and aio_read: they differ in when they are answered. */
 static weir_co_fn int read_ranges(struct weir_shell *shell, int argc, char **argv, const char *letters,
                                   bool async)
@@ -208,13 +220,7 @@ static weir_co_fn int read_ranges(struct weir_shell *shell, int argc, char **arg
                   : -EINVAL;
     }
     ranges_done(&ranges);
-    if (ret && op)
-        shell_op_free(op);
-    else if (!ret && async)
-        shell_op_start(op);
-    else if (!ret)
-        ret = shell_op_run(op);
-    return ret;
+    return finish(op, ret, async);
 }
 
 static weir_co_fn int run_readv(struct weir_shell *shell, int argc, char **argv)
@@ -398,13 +404,7 @@ static weir_co_fn int write_ranges(struct weir_shell *shell, int argc, char **ar
                   : -ENOMEM;
     }
     ranges_done(&ranges);
-    if (ret && op)
-        shell_op_free(op);
-    else if (!ret && async)
-        shell_op_start(op);
-    else if (!ret)
-        ret = shell_op_run(op);
-    return ret;
+    return finish(op, ret, async);
 }
 
 static weir_co_fn int run_writev(struct weir_shell *shell, int argc, char **argv)

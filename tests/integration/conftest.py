@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from weirtest import Daemon, FuseDisk, fill, wait_until  # noqa: E402 (needs the path above)
+from weirtest.chain import make_three  # noqa: E402
 from weirtest.mirror import SIZE as MIRROR_SIZE  # noqa: E402
 
 
@@ -57,6 +58,13 @@ def disks(daemon, tmp):
     for node, seed in (('n', 1), ('t', 2)):
         daemon.add_file(node, fill(tmp / f'{node}.img', MIRROR_SIZE, seed=seed), discard='unmap')
     daemon.export('n')
+    return daemon
+
+
+@pytest.fixture
+def three(daemon, tmp):
+    """A daemon with a chain of three layers, base, mid and top, each with data of its own."""
+    make_three(daemon, tmp)
     return daemon
 
 

@@ -1,28 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """block-commit: layers of a chain are brought down into a lower one, those that nobody writes to and the head."""
-import json
 import os
 import subprocess
 
 import pytest
 
 from weirtest import KiB, MiB, QmpError, nbd_connect, run, wait_until
-from weirtest.chain import SIZE, depths, layer, make_chain, open_chain, put, refused
+from weirtest.chain import (DATA, SIZE, children, depths, graph, header, layer, make_chain, open_chain, put,
+                            refused)
 from weirtest.qcow2 import sound
 
 CLUSTER = 64 * KiB
-DATA = b'\5' * MiB + b'\6' * MiB + b'\7' * MiB + b'\5' * MiB
-
-
-@pytest.fixture
-def three(daemon, tmp):
-    """base, mid and top: base is full of 5, mid has 6 at 1 MiB, top 7 at 2 MiB."""
-    make_chain(tmp, 'base', 'mid', 'top')
-    put(tmp, 'base', 0, SIZE, 5)
-    put(tmp, 'mid', MiB, MiB, 6)
-    put(tmp, 'top', 2 * MiB, MiB, 7)
-    open_chain(daemon, tmp, 'base', 'mid', 'top')
-    return daemon
 
 
 def commit(daemon, **options):
@@ -38,19 +26,6 @@ def done(daemon):
 
 def nodes(daemon):
     return {node['node-name']: node for node in daemon.qmp('query-named-block-nodes')}
-
-
-def children(daemon, node):
-    return {child['child']: child['node-name'] for child in nodes(daemon)[node]['children']}
-
-
-def header(tmp, name='top'):
-    info = json.loads(run('qemu-img', 'info', '-U', '--output=json', tmp / f'{name}.qcow2'))
-    return info.get('backing-filename'), info.get('backing-filename-format')
-
-
-def graph(daemon):
-    return daemon.qmp('x-debug-query-block-graph')
 
 
 def test_commit_between(three, tmp):

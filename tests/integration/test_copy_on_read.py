@@ -229,17 +229,6 @@ def test_001_9_mirror_to_nowhere(chain, tmp):
 
 # ---- 11: bottom ----
 
-@pytest.fixture
-def three(daemon, tmp):
-    """base, mid and top, with data of their own: base everywhere, mid at 1 MiB, top at 2 MiB."""
-    make_chain(tmp, 'base', 'mid', 'top')
-    put(tmp, 'base', 0, SIZE, 5)
-    put(tmp, 'mid', MiB, MiB, 6)
-    put(tmp, 'top', 2 * MiB, MiB, 7)
-    open_chain(daemon, tmp, 'base', 'mid', 'top')
-    return daemon
-
-
 def test_001_11_bottom(three, tmp):
     """Data of mid is copied, that of base is read only; bottom=top copies nothing."""
     add_cor(three, 'top', bottom='mid')

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from weirtest import KiB, MiB, fill, nbd_connect, run
-from weirtest.chain import SIZE, depths, layer, make_chain, open_chain, put, refused
+from weirtest.chain import SIZE, children, depths, layer, make_chain, open_chain, put, refused
 from weirtest.qcow2 import sound
 
 CLUSTER = 64 * KiB
@@ -15,10 +15,6 @@ CLUSTER = 64 * KiB
 
 def nodes(daemon):
     return {node['node-name']: node for node in daemon.qmp('query-named-block-nodes')}
-
-
-def children(daemon, node):
-    return {child['child']: child['node-name'] for child in nodes(daemon)[node]['children']}
 
 
 def exported_node(daemon, export):

@@ -1,28 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """block-stream: data of backing files is brought into a node while its guest writes, and the chain becomes shorter."""
-import json
 import os
 import subprocess
 
 import pytest
 
 from weirtest import KiB, MiB, nbd_connect, run, wait_until
-from weirtest.chain import SIZE, depths, layer, make_chain, open_chain, put, refused
+from weirtest.chain import (DATA, SIZE, children, depths, graph, header, layer, make_chain, open_chain, put,
+                            refused)
 from weirtest.qcow2 import sound
 
 CLUSTER = 64 * KiB
-DATA = b'\5' * MiB + b'\6' * MiB + b'\7' * MiB + b'\5' * MiB
-
-
-@pytest.fixture
-def three(daemon, tmp):
-    """base, mid and top: base is full of 5, mid has 6 at 1 MiB, top 7 at 2 MiB."""
-    make_chain(tmp, 'base', 'mid', 'top')
-    put(tmp, 'base', 0, SIZE, 5)
-    put(tmp, 'mid', MiB, MiB, 6)
-    put(tmp, 'top', 2 * MiB, MiB, 7)
-    open_chain(daemon, tmp, 'base', 'mid', 'top')
-    return daemon
 
 
 def stream(daemon, **options):
@@ -38,20 +26,6 @@ def done(daemon, job='j'):
 
 def names(daemon):
     return [node['node-name'] for node in daemon.qmp('query-named-block-nodes')]
-
-
-def children(daemon, node):
-    found = next(n for n in daemon.qmp('query-named-block-nodes') if n['node-name'] == node)
-    return {child['child']: child['node-name'] for child in found['children']}
-
-
-def header(tmp, name='top'):
-    info = json.loads(run('qemu-img', 'info', '-U', '--output=json', tmp / f'{name}.qcow2'))
-    return info.get('backing-filename'), info.get('backing-filename-format')
-
-
-def graph(daemon):
-    return daemon.qmp('x-debug-query-block-graph')
 
 
 def test_stream(three, tmp):

@@ -8,6 +8,8 @@ from weirtest.qmp import QmpError
 from weirtest.tools import MiB, run
 
 SIZE = 4 * MiB
+# What the guest sees of make_three().
+DATA = b'\5' * MiB + b'\6' * MiB + b'\7' * MiB + b'\5' * MiB
 
 
 def make_chain(tmp, *names, size=SIZE, **options):
@@ -74,3 +76,28 @@ def refused(call, *args, **options):
         call(*args, **options)
     assert caught.value.error_class == 'GenericError'
     return caught.value.text
+
+
+def make_three(daemon, tmp):
+    """base, mid and top, opened: base is full of 5, mid has 6 at 1 MiB, top 7 at 2 MiB."""
+    make_chain(tmp, 'base', 'mid', 'top')
+    put(tmp, 'base', 0, SIZE, 5)
+    put(tmp, 'mid', MiB, MiB, 6)
+    put(tmp, 'top', 2 * MiB, MiB, 7)
+    open_chain(daemon, tmp, 'base', 'mid', 'top')
+
+
+def children(daemon, node):
+    """child -> node name."""
+    found = next(n for n in daemon.qmp('query-named-block-nodes') if n['node-name'] == node)
+    return {child['child']: child['node-name'] for child in found['children']}
+
+
+def header(tmp, name='top'):
+    """Name and format of the backing file that the image stores."""
+    info = json.loads(run('qemu-img', 'info', '-U', '--output=json', tmp / f'{name}.qcow2'))
+    return info.get('backing-filename'), info.get('backing-filename-format')
+
+
+def graph(daemon):
+    return daemon.qmp('x-debug-query-block-graph')
