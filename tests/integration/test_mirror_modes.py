@@ -124,20 +124,25 @@ def test_mirror_buf_size(disks, tmp, size):
 
 
 def copy_beside_a_waiting_guest(daemon, tmp, share):
-    """Seconds until ready, while a guest waits for writes that the source holds back."""
-    fill(tmp / 'n.img', SIZE, seed=1)
-    daemon.add_file('file', tmp / 'n.img')
-    daemon.qmp('blockdev-add', {'driver': 'throttle', 'node-name': 'n', 'throttle-group': 'g', 'file': 'file'})
+    """Seconds until ready, while a guest waits for a write that the source holds back all the time."""
+    def hmp(command):
+        return daemon.qmp('human-monitor-command', {'command-line': f'qemu-io n "{command}"'})
+
+    daemon.qmp('blockdev-add', {'driver': 'blkdebug', 'node-name': 'n', 'image': {
+        'driver': 'file', 'filename': str(fill(tmp / 'n.img', SIZE, seed=1))}})
     daemon.add_file('t', fill(tmp / 't.img', SIZE, seed=2))
     handle = nbd_connect(daemon.export('n'))
     mirror(daemon, speed=1, x_minimum_share=share)
-    for i in range(16):
-        handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b'x' * 4096)), i * 4096)
-    wait_until(lambda: handle.poll(0) or handle.aio_in_flight() < 16, 10, 'the first write passes')
+    assert hmp('break write_aio A') == ''
+    handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b'x' * 4096)), 0)
+    assert hmp('wait_break A') == ''
     begin = time.monotonic()
     daemon.qmp('block-job-set-speed', device='j', speed=0)
     ready(daemon)
-    return time.monotonic() - begin
+    seconds = time.monotonic() - begin
+    assert hmp('resume A') == '' and hmp('remove_break A')
+    wait_until(lambda: handle.poll(0) or not handle.aio_in_flight(), 10, 'the write is answered')
+    return seconds
 
 
 def test_mirror_minimum_share(start, tmp):
@@ -146,7 +151,6 @@ def test_mirror_minimum_share(start, tmp):
     for share in (2, 100):
         daemon = start()
         daemon.serve_nbd()
-        daemon.qmp('object-add', {'qom-type': 'throttle-group', 'id': 'g', 'limits': {'iops-write': 1}})
         seconds[share] = copy_beside_a_waiting_guest(daemon, tmp, share)
         daemon.kill()
     assert seconds[2] > 5 * seconds[100], seconds
