@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from weirtest import KiB, MiB, Daemon, QmpError, fill, is_peer
+from weirtest import KiB, MiB, fill, is_peer
+from weirtest.beside import DIFFERENT, Player, Wait, differences, name_of, play_both
 
 pytestmark = pytest.mark.skipif(is_peer() or not shutil.which('qemu-storage-daemon'), reason='compares the two')
 
@@ -16,17 +17,6 @@ SIZE = 64 * MiB  # more than the peer has in flight before it looks at the speed
 VERBS = ('pause', 'resume', 'cancel', 'complete', 'finalize', 'dismiss')
 # Where the peer's order is not for us to follow: states that a graph change passes through.
 PASSING = {('paused', 'running'), ('standby', 'ready')}
-
-
-# The third member of a step whose answers differ on purpose: docs/compat.md, "What is better on purpose".
-DIFFERENT = 'different'
-
-
-class Wait:
-    """Not a command: until the job's event."""
-
-    def __init__(self, job, what):
-        self.job, self.what = job, what
 
 
 def verb(name, job, block=False):
@@ -129,40 +119,8 @@ def script(tmp):
     return done
 
 
-def name_of(event, job):
-    data = event.get('data', {})
-    if job not in (data.get('id'), data.get('device')):
-        return None
-    return data['status'] if event['event'] == 'JOB_STATUS_CHANGE' else event['event']
-
-
-class Player:
-    """Plays the script to one daemon and notes what comes back."""
-
-    def __init__(self, daemon):
-        self.daemon, self.events, self.answers = daemon, [], []
-
-    def wait(self, job, what):
-        while not any(name_of(e, job) == what for e in self.events):
-            event = self.daemon.qmp.receive(20)
-            assert event, f'job {job}: no {what}; answers {self.answers[-5:]}, events {self.order(job)}'
-            self.events.append(event)
-
-    def command(self, name, arguments):
-        try:
-            self.daemon.qmp(name, arguments)
-            self.answers.append((name, arguments, 'ok'))
-        except QmpError as error:
-            self.answers.append((name, arguments, error.error_class))
-        self.events += self.daemon.qmp.events
-        self.daemon.qmp.events.clear()
-
-    def play(self, steps):
-        for step in steps:
-            if isinstance(step, Wait):
-                self.wait(step.job, step.what)
-            else:
-                self.command(*step[:2])
+class JobPlayer(Player):
+    """Also knows the order of a job's events."""
 
     def order(self, job):
         """Names of the job's events, without the states that a graph change only passes through."""
@@ -179,22 +137,9 @@ class Player:
 
 def test_150_commands_beside_the_peer(tmp):
     """The same answers, the same classes, and for each job the same events in the same order."""
-    players = {}
-    for name, command in (('peer', ['qemu-storage-daemon']), ('ours', None)):
-        directory = tmp / name
-        directory.mkdir()
-        daemon = Daemon(directory, command=command)
-        try:
-            steps = script(directory)
-            players[name] = Player(daemon)
-            players[name].play(steps)
-        finally:
-            daemon.kill()
-    commands = [step for step in steps if not isinstance(step, Wait)]
-    assert len(commands) >= 150
-    differences = [f'{theirs[0]} {theirs[1]}: {theirs[2]} there, {ours[2]} here'
-                   for step, theirs, ours in zip(commands, players['peer'].answers, players['ours'].answers)
-                   if (theirs[2] != ours[2]) != (step[-1] == DIFFERENT)]
-    assert not differences, '\n'.join(differences)
+    steps, peer, ours = play_both(tmp, script, JobPlayer)
+    assert len(peer.answers) >= 150
+    different = differences(steps, peer, ours)
+    assert not different, '\n'.join(different)
     for job in dict.fromkeys(step.job for step in steps if isinstance(step, Wait)):
-        assert players['ours'].order(job) == players['peer'].order(job), job
+        assert ours.order(job) == peer.order(job), job

@@ -55,12 +55,27 @@ static void test_the_threshold(void **state)
     assert_true(ask(&pace, &requests, 1000, WEIR_NBD_REST_GAIN - 1) < 10);
 }
 
+/* A client that does not read what it is sent is not waited for again, whatever it has sent by then. */
+static void test_a_client_that_does_not_read(void **state)
+{
+    struct weir_nbd_pace pace = { 0 };
+    uint64_t requests = 0;
+
+    (void)state;
+    assert_true(ask(&pace, &requests, 1000, 8) > 900);
+    assert_true(weir_nbd_pace_rests(&pace, requests));
+    weir_nbd_pace_fails(&pace);
+    assert_int_equal(ask(&pace, &requests, 4096, 8), 0);
+    assert_true(ask(&pace, &requests, 100, 8) > 0);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_request_at_a_time),
         cmocka_unit_test(test_many_in_flight),
         cmocka_unit_test(test_the_threshold),
+        cmocka_unit_test(test_a_client_that_does_not_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,8 +54,9 @@ void weir_nbd_connection_finish(struct weir_nbd_connection *connection)
     struct weir_nbd_request *request;
 
     if (!connection->ending || connection->in_flight || connection->receiving || connection->resting ||
-        connection->sending || connection->turn_queued || connection->in_turn)
+        connection->polling || connection->sending || connection->turn_queued || connection->in_turn)
         return;
+    weir_timer_cancel(&connection->rest_limit);
     while ((request = STAILQ_FIRST(&connection->idle))) {
         STAILQ_REMOVE_HEAD(&connection->idle, link);
         free(request);

@@ -65,10 +65,12 @@ struct weir_nbd_connection {
     struct weir_sys_io receive_io, send_io;
     bool receiving, sending;
     struct iovec receive_iov[2], send_iov[WEIR_NBD_SEND_IOVS];
-    size_t receive_room;    /* bytes asked for */
-    bool full;              /* the last receive got all it asked for */
-    struct weir_timer rest; /* instead of a receive, see pace.h */
-    bool resting;
+    size_t receive_room;          /* bytes asked for */
+    bool full;                    /* the last receive got all it asked for */
+    struct weir_sys_io poll_io;   /* instead of a receive, see pace.h */
+    struct weir_timer rest_limit; /* of the rest of number watched_rest */
+    bool resting, polling, watched;
+    uint64_t rests, watched_rest;
     struct weir_nbd_pace pace;
     unsigned luck, probes;             /* of finding more requests before answering */
     struct weir_nbd_requests idle;     /* for reuse */

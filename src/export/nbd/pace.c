@@ -36,3 +36,10 @@ bool weir_nbd_pace_rests(struct weir_nbd_pace *pace, uint64_t requests)
     pace->before = requests;
     return true;
 }
+
+void weir_nbd_pace_fails(struct weir_nbd_pace *pace)
+{
+    pace->rested = false;
+    pace->trust = 0;
+    pace->waits = pace->backoff = BACKOFF_MAX;
+}

@@ -2,9 +2,14 @@
 /*
  * Answers out: headers and data of all that is answered in one vector and one call. What the socket does not take
  * is left to the ring; until that has ended, vector and answers stay as they are and further answers queue behind.
+ *
+ * One call takes no more answers than fill a piece: the socket gives its memory back, which tells how far the client
+ * has read (pace.h), only when a whole piece is read.
  */
 #include "export/nbd/internal.h"
 #include <errno.h>
+
+#define PIECE 16384u
 
 static unsigned add(struct iovec *iov, unsigned count, const void *data, size_t length, size_t *skip)
 {
@@ -17,8 +22,8 @@ static unsigned add(struct iovec *iov, unsigned count, const void *data, size_t 
     return count + 1;
 }
 
-/* Fills send_iov from the first byte that is not on the wire yet. */
-static unsigned gather(struct weir_nbd_connection *connection, size_t *ret_total)
+/* Fills send_iov, from the first byte that is not on the wire yet, until it has @most bytes or more. */
+static unsigned gather(struct weir_nbd_connection *connection, size_t most, size_t *ret_total)
 {
     struct iovec *iov = connection->send_iov;
     size_t skip = connection->sent, total = 0;
@@ -28,7 +33,7 @@ static unsigned gather(struct weir_nbd_connection *connection, size_t *ret_total
     STAILQ_FOREACH (request, &connection->answered, link) {
         const struct weir_nbd_reply *reply = &request->reply;
 
-        if (count + 2 > WEIR_NBD_SEND_IOVS)
+        if (count + 2 > WEIR_NBD_SEND_IOVS || (total > connection->sent && total - connection->sent >= most))
             break;
         count = add(iov, count, reply->head, reply->head_length, &skip);
         count = add(iov, count, reply->body, reply->body_length, &skip);
@@ -79,9 +84,12 @@ static void send_done(struct weir_sys_io *io, int result)
     weir_nbd_queue_turn(connection);
 }
 
-/* The socket is full: the ring sends when it can. */
-static void send_later(struct weir_nbd_connection *connection, unsigned count)
+/* The socket is full: the ring sends all there is when it can. */
+static void send_later(struct weir_nbd_connection *connection)
 {
+    size_t total;
+    unsigned count = gather(connection, SIZE_MAX, &total);
+
     connection->send_io = (struct weir_sys_io){
         .op = WEIR_SYS_SEND,
         .fd = connection->fd,
@@ -99,12 +107,12 @@ void weir_nbd_send(struct weir_nbd_connection *connection)
 
     while (!connection->sending && !connection->broken && !STAILQ_EMPTY(&connection->answered)) {
         size_t total;
-        unsigned count = gather(connection, &total);
+        unsigned count = room ? gather(connection, PIECE, &total) : 0;
         ssize_t sent =
             room ? weir_sys->net.send_now(connection->fd, connection->send_iov, count, 0) : -EAGAIN;
 
         if (sent == -EAGAIN) {
-            send_later(connection, count);
+            send_later(connection);
         } else if (sent < 0) {
             weir_nbd_connection_break(connection, "cannot be reached", (int)sent);
         } else {

@@ -10,6 +10,7 @@
 #include "export/nbd/internal.h"
 #include "io/io.h"
 #include <errno.h>
+#include <poll.h>
 
 #define BATCH_MAX 64u
 #define ROUNDS_MAX 8u
@@ -24,7 +25,7 @@ enum outcome {
 };
 
 static void run_turn(struct weir_nbd_connection *connection);
-static void rest_over(struct weir_timer *timer);
+static void rest_over(struct weir_nbd_connection *connection);
 
 static bool has_room(const struct weir_nbd_connection *connection)
 {
@@ -116,12 +117,64 @@ static bool receive_now(struct weir_nbd_connection *connection)
     return result != -EAGAIN && received(connection, result);
 }
 
-/* Nothing is in flight and nothing is being sent: only the timer knows of the connection now. */
+/* ---- rests ---- */
+
+static void poll_done(struct weir_sys_io *io, int result)
+{
+    struct weir_nbd_connection *connection = weir_container_of(io, struct weir_nbd_connection, poll_io);
+
+    (void)result; /* whatever has happened to the socket shows when something is received */
+    connection->polling = false;
+    if (connection->resting)
+        rest_over(connection);
+    else
+        weir_nbd_connection_finish(connection);
+}
+
+static void watch_rest(struct weir_nbd_connection *connection);
+
+static void rest_limit(struct weir_timer *timer)
+{
+    struct weir_nbd_connection *connection = weir_container_of(timer, struct weir_nbd_connection, rest_limit);
+
+    connection->watched = false;
+    if (!connection->resting)
+        return;
+    if (connection->rests != connection->watched_rest) {
+        watch_rest(connection);
+        return;
+    }
+    /* It may be waiting for us, to take what it sends before it reads. */
+    weir_nbd_pace_fails(&connection->pace);
+    rest_over(connection);
+}
+
+/* One timer for thousands of rests: to arm and cancel one for each would cost as much as they save. */
+static void watch_rest(struct weir_nbd_connection *connection)
+{
+    connection->watched = true;
+    connection->watched_rest = connection->rests;
+    connection->rest_limit.run = rest_limit;
+    weir_timer_arm(&connection->rest_limit, weir_sys->clock_ns() + WEIR_NBD_REST_MAX_NS);
+}
+
+/*
+ * Until the client has read most of what it was sent. Nothing is in flight and nothing is being sent: only the poll and
+ * the timer know of the connection now.
+ */
 static void rest(struct weir_nbd_connection *connection)
 {
-    connection->resting = true;
-    connection->rest.run = rest_over;
-    weir_timer_arm(&connection->rest, weir_sys->clock_ns() + WEIR_NBD_REST_NS);
+    connection->resting = connection->polling = true;
+    connection->rests++;
+    connection->poll_io = (struct weir_sys_io){
+        .op = WEIR_SYS_POLL,
+        .fd = connection->fd,
+        .flags = POLLOUT,
+        .done = poll_done,
+    };
+    weir_loop_submit(&connection->poll_io);
+    if (!connection->watched)
+        watch_rest(connection);
 }
 
 /* True when something has arrived already; otherwise it is waited for, or the connection ends. */
@@ -134,7 +187,7 @@ static bool receive(struct weir_nbd_connection *connection)
         return true;
     if (connection->ending)
         return false;
-    if (!connection->in_flight && !connection->sending &&
+    if (!connection->in_flight && !connection->sending && !connection->polling &&
         weir_nbd_pace_rests(&connection->pace, connection->requests)) {
         rest(connection);
         return false;
@@ -172,10 +225,8 @@ static bool receive_more(struct weir_nbd_connection *connection)
     return false;
 }
 
-static void rest_over(struct weir_timer *timer)
+static void rest_over(struct weir_nbd_connection *connection)
 {
-    struct weir_nbd_connection *connection = weir_container_of(timer, struct weir_nbd_connection, rest);
-
     connection->resting = false;
     (void)receive_now(connection); /* the turn sees what came, or that it ended */
     run_turn(connection);
