@@ -14,6 +14,7 @@
 #include "gen/schema.h"
 #include "graph/graph.h"
 #include "io/io.h"
+#include "io/node_io.h"
 #include "sys/sys.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -301,6 +302,10 @@ static weir_co_fn int forward(struct blkdebug_state *debug, struct weir_request 
     if (request->op == WEIR_OP_STATUS)
         return weir_io_status(debug->image, request->offset, request->length, request->flags,
                               request->status);
+    /* The alignment of this node, or of one above, may have made a read longer than the image is. */
+    if (request->op == WEIR_OP_READ && request->offset + request->length > weir_node_size(debug->image->node))
+        return weir_io_read_short(debug->image, request->offset, request->length, request->iov,
+                                  request->iovcnt, request->flags);
     return weir_io(debug->image, request);
 }
 

@@ -42,6 +42,17 @@ static bool range_fits(const struct weir_limits *limits, const struct weir_reque
            (!limits->transfer_max || request->length <= limits->transfer_max);
 }
 
+/*
+ * The end of the block that ends at @end or holds it. Where a disk ends in the middle of a block it ends there, unless
+ * a write beyond makes it longer: the nodes below may be views that have nothing to give behind their end.
+ */
+static uint64_t block_end(const struct weir_node *node, uint64_t end)
+{
+    uint64_t up = weir_align_up(end, WEIR_MAX(node->limits.request_align, 1u)), size = weir_node_size(node);
+
+    return node->limits.grows || end > size ? up : WEIR_MIN(up, size);
+}
+
 /* Longest aligned piece under @max (0: none). At least one unit, also where a node below allows less: it splits. */
 static uint64_t piece_max(uint64_t max, uint64_t align)
 {
@@ -104,7 +115,7 @@ static weir_co_fn int read_unaligned(struct weir_node *node, struct weir_request
 {
     uint64_t align = node->limits.request_align;
     uint64_t start = weir_align_down(request->offset, align);
-    uint64_t length = weir_align_up(request->offset + request->length, align) - start;
+    uint64_t length = block_end(node, request->offset + request->length) - start;
     struct weir_buffer *bounce = weir_buffer_new(length);
     struct weir_request whole = *request;
     struct iovec iov;
@@ -126,12 +137,12 @@ static weir_co_fn int read_unaligned(struct weir_node *node, struct weir_request
     return ret;
 }
 
-/* Reads one aligned block of @node into @buffer. */
+/* Reads one aligned block of @node into @buffer, or what there is of it. */
 static weir_co_fn int read_block(struct weir_node *node, uint64_t offset, void *buffer)
 {
-    struct iovec iov = { buffer, node->limits.request_align };
-    struct weir_request request =
-        weir_request_make(WEIR_OP_READ, offset, node->limits.request_align, &iov, 1, 0);
+    uint64_t length = block_end(node, offset + 1) - offset;
+    struct iovec iov = { buffer, length };
+    struct weir_request request = weir_request_make(WEIR_OP_READ, offset, length, &iov, 1, 0);
 
     return submit_bounced(node, &request);
 }
@@ -155,7 +166,8 @@ static weir_co_fn int write_merged(struct weir_node *node, struct weir_request *
 {
     uint64_t align = node->limits.request_align;
     uint64_t start = weir_align_down(request->offset, align);
-    uint64_t end = weir_align_up(request->offset + request->length, align);
+    uint64_t end = block_end(node, request->offset + request->length);
+    uint64_t tail = weir_align_down(request->offset + request->length, align);
     struct weir_buffer *bounce = weir_buffer_new(end - start);
     struct weir_request whole = *request;
     struct iovec iov;
@@ -166,10 +178,9 @@ static weir_co_fn int write_merged(struct weir_node *node, struct weir_request *
     if (start != request->offset)
         ret = read_side(node, start, bounce->data, WEIR_EVENT_PWRITEV_RMW_HEAD,
                         WEIR_EVENT_PWRITEV_RMW_AFTER_HEAD);
-    if (!ret && end != request->offset + request->length &&
-        (end - align != start || start == request->offset))
-        ret = read_side(node, end - align, (char *)bounce->data + (end - align - start),
-                        WEIR_EVENT_PWRITEV_RMW_TAIL, WEIR_EVENT_PWRITEV_RMW_AFTER_TAIL);
+    if (!ret && end != request->offset + request->length && (tail != start || start == request->offset))
+        ret = read_side(node, tail, (char *)bounce->data + (tail - start), WEIR_EVENT_PWRITEV_RMW_TAIL,
+                        WEIR_EVENT_PWRITEV_RMW_AFTER_TAIL);
     if (!ret) {
         weir_iov_to_buffer(request->iov, request->iovcnt, 0, (char *)bounce->data + (request->offset - start),
                            request->length);
@@ -189,7 +200,7 @@ static weir_co_fn int leaf_write(struct weir_node *node, struct weir_request *re
 {
     uint64_t align = WEIR_MAX(node->limits.request_align, 1u);
     uint64_t start = weir_align_down(request->offset, align);
-    uint64_t end = weir_align_up(request->offset + request->length, align);
+    uint64_t end = block_end(node, request->offset + request->length);
     bool partial = start != request->offset || end != request->offset + request->length;
     struct weir_range_lock lock = { 0 };
     int ret;

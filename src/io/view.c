@@ -58,6 +58,11 @@ int weir_view_io(struct weir_node *node, struct weir_request *request)
         struct weir_need need;
         uint64_t at = request->offset + done, length;
 
+        /* The alignment of a node above may have made a read longer than this one is. */
+        if (request->op == WEIR_OP_READ && at >= weir_node_size(node)) {
+            weir_iov_fill(request->iov, request->iovcnt, done, 0, request->length - done);
+            break;
+        }
         ret = weir_map_once(node, request->op, at, request->length - done, 0, &extent, &need, NULL);
         if (ret)
             return ret;

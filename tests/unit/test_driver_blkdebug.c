@@ -346,6 +346,26 @@ weir_co_fn DRIVER_TEST(test_blkdebug_immediately)
 
 /* ---- alignment ---- */
 
+/* The last block of a disk whose size is no multiple is not whole: nobody is asked for what lies behind the end. */
+weir_co_fn DRIVER_TEST(test_blkdebug_align_at_the_end)
+{
+    struct weir_edge *edge = user(add("{'driver':'blkdebug','node-name':'d','align':4096,'image':{'driver':'"
+                                      "raw','offset':512,'size':471552,"
+                                      "'file':{'driver':'null-co','read-zeroes':true,'size':1048576}}}"),
+                                  R | W, ALL);
+    char buffer[4096] = { 1, 1 };
+
+    WEIR_ASSERT(!io(edge, WEIR_OP_READ, 471552 - 512, 512, buffer, 0) && !buffer[0]);
+    WEIR_ASSERT(!io(edge, WEIR_OP_READ, 471552 - 4096, 4096, buffer, 0));
+    WEIR_ASSERT(io(edge, WEIR_OP_READ, 471552 - 512, 1024, buffer, 0) == -EINVAL);
+    WEIR_ASSERT(!io(edge, WEIR_OP_WRITE, 471552 - 300, 300, buffer, 0));
+    WEIR_ASSERT(!io(edge, WEIR_OP_WRITE, 471552 - 400, 300, buffer, 0));
+    WEIR_ASSERT(!io(edge, WEIR_OP_ZERO, 471552 - 512, 512, NULL, 0));
+    WEIR_ASSERT(io(edge, WEIR_OP_WRITE, 471552 - 512, 1024, buffer, 0) == -ENOSPC);
+    leave(edge);
+    del("d");
+}
+
 weir_co_fn DRIVER_TEST(test_blkdebug_align)
 {
     const char *file = make_file(path("a"), MIB, 1);
@@ -385,6 +405,7 @@ int main(void)
         cmocka_unit_test(state_of_the_opening),
         cmocka_unit_test(test_blkdebug_delay),
         cmocka_unit_test(test_blkdebug_align),
+        cmocka_unit_test(test_blkdebug_align_at_the_end),
     };
 
     return cmocka_run_group_tests(tests, make_directories, remove_directories);

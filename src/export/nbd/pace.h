@@ -8,8 +8,8 @@
  * has read them: so the rest ends when the socket can be written to again, which for a unix socket is when three
  * quarters of its memory are free, and one wake-up takes many requests. Where so much is never on its way the rest is
  * over at once. It is only right while the client has more to send: a rest must have brought WEIR_NBD_REST_GAIN
- * requests, else the next ones are tried ever more rarely, so that a client with one request in flight pays for one rest
- * in thousands.
+ * requests, else the next ones are tried ever more rarely, so that a client with one request in flight pays for one
+ * rest in thousands.
  *
  * A client may send without reading, until we have taken what it sends: a rest ends after WEIR_NBD_REST_MAX_NS in any
  * case, and is not tried again for long.
