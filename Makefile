@@ -93,7 +93,7 @@ bench-instr: build
 	@$(PYTHON) bench/instr.py
 
 .PHONY: accept
-## accept         acceptance line N=k of ISSUE=name (1-core, 2-qcow2, 3-jobs); writes docs/acceptance/ISSUE.md
+## accept         acceptance line N=k of ISSUE=name (1-core, 2-qcow2, 3-jobs, 4-graph); writes docs/acceptance/ISSUE.md
 accept: .cache/deps.stamp
 	@$(PYTHON) scripts/accept $(ISSUE) $(N)
 
