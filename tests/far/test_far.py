@@ -4,23 +4,16 @@
 Needs root, for the network namespaces, and /dev/net/tun.
 """
 import contextlib
-import pathlib
 import random
-import shutil
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 
 import nbd
 import pytest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / 'integration'), str(HERE)]
-
-from link import Link  # noqa: E402 (needs the path above)
-from weirtest import KiB, MiB, Daemon, daemon_command, fill, file_bytes, nbd_connect, wait_until  # noqa: E402
+from link import Link
+from weirtest import KiB, MiB, Daemon, daemon_command, fill, file_bytes, nbd_connect, wait_until
 
 SIZE = 64 * MiB
 BLOCK = 4 * KiB
@@ -28,13 +21,6 @@ DELAY = 0.020  # one way
 CUT_SECONDS = 10
 PORT = 10809
 SERVERS = ('nbdkit', 'qemu-nbd', 'weir')
-
-
-@pytest.fixture
-def tmp():
-    path = pathlib.Path(tempfile.mkdtemp(prefix='weir-'))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -5,27 +5,15 @@ Compared: success or failure of each command, the class of its error, and after 
 children under which names, and who else uses it. Where the two differ on purpose the step says so, and docs/compat.md
 why.
 """
-import pathlib
 import shutil
-import sys
-import tempfile
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'integration'))
-
-from weirtest import MiB, fill, is_peer, run  # noqa: E402 (needs the path above)
-from weirtest.beside import DIFFERENT, Player, Wait, differences, play_both  # noqa: E402
-from weirtest.chain import SIZE, make_chain  # noqa: E402
+from weirtest import MiB, fill, is_peer, run
+from weirtest.beside import DIFFERENT, Player, Wait, differences, play_both
+from weirtest.chain import SIZE, make_chain
 
 pytestmark = pytest.mark.skipif(is_peer() or not shutil.which('qemu-storage-daemon'), reason='compares the two')
-
-
-@pytest.fixture
-def tmp():
-    path = pathlib.Path(tempfile.mkdtemp(prefix='weir-'))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def add(driver, name, **options):

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Fixtures: a short temporary directory, and daemons that must end in good order."""
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 
 import pytest
 
@@ -13,15 +11,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from weirtest import Daemon, FuseDisk, fill, wait_until  # noqa: E402 (needs the path above)
 from weirtest.chain import make_three  # noqa: E402
+from weirtest.fixtures import tmp  # noqa: E402, F401
 from weirtest.mirror import SIZE as MIRROR_SIZE  # noqa: E402
-
-
-@pytest.fixture
-def tmp():
-    """A directory whose path is short enough for unix sockets."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix='weir-'))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
