@@ -258,6 +258,32 @@ static weir_co_fn void finish_in_background(void *arg)
     finish(arg, weir_sys->clock_ns() + WEIR_EXPORT_LIMIT_NS);
 }
 
+static bool is_listed(const struct weir_export *at)
+{
+    const struct weir_export *each;
+
+    TAILQ_FOREACH (each, &exports, link) {
+        if (each == at)
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Clients usually go at once, and then what follows (blockdev-del of the node, say) finds the node free: worth a
+ * short wait. Whoever has requests that hang does not hold the monitor for longer.
+ */
+static weir_co_fn void finish_with_patience(struct weir_export *at)
+{
+    int64_t deadline_ns = weir_sys->clock_ns() + WEIR_EXPORT_PATIENCE_NS;
+
+    at->refs++;
+    weir_co_start(weir_loop_control(), finish_in_background, at);
+    while (is_listed(at) && wait_next(deadline_ns))
+        continue;
+    unref(at);
+}
+
 static void begin_end(struct weir_export *at)
 {
     at->shutting_down = true;
@@ -279,7 +305,7 @@ int weir_export_del(const char *id, enum weir_export_mode mode, struct weir_erro
     }
     begin_end(at);
     if (at->clients)
-        weir_co_start(weir_loop_control(), finish_in_background, at);
+        finish_with_patience(at);
     else
         finish(at, weir_sys->clock_ns() + WEIR_EXPORT_LIMIT_NS);
     return 0;

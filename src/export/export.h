@@ -17,6 +17,8 @@ struct weir_export;
 
 /* How long the end of an export waits for requests in flight before it leaves them behind. */
 #define WEIR_EXPORT_LIMIT_NS (10 * 1000000000LL)
+/* How long the command that sends its clients away waits for that end before it goes on in the background. */
+#define WEIR_EXPORT_PATIENCE_NS (1 * 1000000000LL)
 
 /* The texts are borrowed for the time of the call. */
 struct weir_export_options {
@@ -38,8 +40,9 @@ enum weir_export_mode {
 int weir_export_add(const struct weir_export_options *options,
                     struct weir_error **err) weir_co_fn weir_must_check;
 /*
- * Ends an export. One without clients is gone on return and its `deleted` callback has run; otherwise the rest
- * happens in the background, within WEIR_EXPORT_LIMIT_NS.
+ * Ends an export. One without clients is gone on return and its `deleted` callback has run, and so is one whose
+ * clients leave within WEIR_EXPORT_PATIENCE_NS; otherwise the rest happens in the background, within
+ * WEIR_EXPORT_LIMIT_NS.
  */
 int weir_export_del(const char *id, enum weir_export_mode mode,
                     struct weir_error **err) weir_co_fn weir_must_check;

@@ -177,6 +177,17 @@ def test_export_del_modes(node):
     node.qmp('blockdev-del', node_name='n')
 
 
+def test_hard_removal_leaves_the_node_free(node):
+    """A client is sent away and the node deleted in the next command, many times over."""
+    for _ in range(50):
+        add(node)
+        handle = nbd_connect(node.uri('n'))
+        node.qmp('block-export-del', id='e', mode='hard')
+        node.qmp('blockdev-del', node_name='n')
+        node.qmp('blockdev-add', driver='null-co', node_name='n', size=1 << 20)
+        del handle
+
+
 def test_export_deleted_under_load(node):
     """Removal while requests are in flight: the others go on, the node is free afterwards."""
     add(node, writable=True)
