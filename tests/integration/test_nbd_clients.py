@@ -443,26 +443,29 @@ def test_liars_are_dropped(disk, lie):
     assert neighbour.pread(512, 0) == file_bytes(path, 0, 512)
 
 
-def test_a_client_that_sends_before_it_reads(disk):
-    """The server, used to a client that reads and sends by turns, does not wait for ever until this one reads."""
+@pytest.mark.parametrize('depth', [16, 100])
+def test_a_client_that_sends_before_it_reads(disk, depth):
+    """The server, used to a client that reads and sends by turns, does not wait for ever until this one reads.
+
+    The answers to 16 requests are all in the socket then, those to 100 are not."""
     client = RawClient(disk[0].nbd_path)
     client.go(b'disk')
-    for _ in range(16):
+    for _ in range(depth):
         client.request(0, 0, 4096)
     for _ in range(3000):
         assert client.simple_reply() == (0, 7)
         client.read(4096)
         client.request(0, 0, 4096)
-    for number in range(200):  # more than the socket holds
-        client.request(1, MiB, 4096)
-        client.socket.sendall(bytes([number]) * 4096)
-    for _ in range(16):
+    for number in range(20):  # more than the socket holds, fewer than may be in flight
+        client.request(1, MiB, 65536)
+        client.socket.sendall(bytes([number]) * 65536)
+    for _ in range(depth):
         assert client.simple_reply() == (0, 7)
         client.read(4096)
-    for _ in range(200):
+    for _ in range(20):
         assert client.simple_reply() == (0, 7)
     client.request(0, MiB, 4096)
-    assert client.simple_reply() == (0, 7) and client.read(4096) == bytes([199]) * 4096
+    assert client.simple_reply() == (0, 7) and client.read(4096) == bytes([19]) * 4096
 
 
 @pytest.mark.parametrize('kind, flags', [(9, 0), (0xffff, 0), (0, 0x80), (1 << 8, 0)])

@@ -77,6 +77,7 @@ struct weir_nbd_connection {
     struct weir_nbd_requests answered; /* to be sent, in this order */
     size_t sent;                       /* bytes of the first that are on the wire */
     unsigned in_flight;                /* requests taken and not sent back; bounded */
+    unsigned unanswered;               /* of these: those that the core still has */
     uint64_t bytes;                    /* of their data */
     uint64_t requests, failed;         /* so far */
 };
@@ -112,6 +113,8 @@ void weir_nbd_connection_finish(struct weir_nbd_connection *connection);
 void weir_nbd_transmission_start(struct weir_nbd_connection *connection);
 /* Goes on at the end of the loop's queue. */
 void weir_nbd_queue_turn(struct weir_nbd_connection *connection);
+/* The client has read most of what it was sent: takes what it has sent meanwhile. */
+void weir_nbd_rest_over(struct weir_nbd_connection *connection);
 
 /* ---- request.c ---- */
 struct weir_nbd_request *weir_nbd_request_new(struct weir_nbd_connection *connection,

@@ -32,7 +32,7 @@ struct weir_nbd_pace {
     unsigned backoff; /* how many of them the next trial earns, should it fail */
 };
 
-/* Everything is answered and sent, @requests of this connection so far: whether to rest now. */
+/* Everything is answered, @requests of this connection so far: whether to rest now. */
 bool weir_nbd_pace_rests(struct weir_nbd_pace *pace, uint64_t requests);
 /* The rest had to be ended by its limit. */
 void weir_nbd_pace_fails(struct weir_nbd_pace *pace);

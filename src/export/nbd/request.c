@@ -35,6 +35,7 @@ struct weir_nbd_request *weir_nbd_request_new(struct weir_nbd_connection *connec
     request->command = *command;
     request->buffer = command->buffer;
     connection->in_flight++;
+    connection->unanswered++;
     connection->bytes += weight(command);
     connection->requests++;
     return request;
@@ -56,6 +57,7 @@ static void answer(struct weir_nbd_request *request)
 {
     struct weir_nbd_connection *connection = request->connection;
 
+    connection->unanswered--;
     STAILQ_INSERT_TAIL(&connection->answered, request, link);
     if (!connection->in_turn)
         weir_nbd_queue_turn(connection);

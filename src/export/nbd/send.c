@@ -81,7 +81,10 @@ static void send_done(struct weir_sys_io *io, int result)
         weir_nbd_connection_break(connection, "cannot be reached", result);
     else
         advance(connection, (size_t)result);
-    weir_nbd_queue_turn(connection);
+    if (connection->resting)
+        weir_nbd_rest_over(connection);
+    else
+        weir_nbd_queue_turn(connection);
 }
 
 /* The socket is full: the ring sends all there is when it can. */

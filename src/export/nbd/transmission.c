@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <poll.h>
 
-#define BATCH_MAX 64u
+#define BATCH_MAX 8u /* few, so that the client has answers to read while the next are made */
 #define ROUNDS_MAX 8u
 #define COLLECT_MAX 4u  /* rounds that one send may answer */
 #define PROBE_EVERY 16u /* see receive_more() */
@@ -25,7 +25,6 @@ enum outcome {
 };
 
 static void run_turn(struct weir_nbd_connection *connection);
-static void rest_over(struct weir_nbd_connection *connection);
 
 static bool has_room(const struct weir_nbd_connection *connection)
 {
@@ -126,7 +125,7 @@ static void poll_done(struct weir_sys_io *io, int result)
     (void)result; /* whatever has happened to the socket shows when something is received */
     connection->polling = false;
     if (connection->resting)
-        rest_over(connection);
+        weir_nbd_rest_over(connection);
     else
         weir_nbd_connection_finish(connection);
 }
@@ -146,7 +145,7 @@ static void rest_limit(struct weir_timer *timer)
     }
     /* It may be waiting for us, to take what it sends before it reads. */
     weir_nbd_pace_fails(&connection->pace);
-    rest_over(connection);
+    weir_nbd_rest_over(connection);
 }
 
 /* One timer for thousands of rests: to arm and cancel one for each would cost as much as they save. */
@@ -159,20 +158,23 @@ static void watch_rest(struct weir_nbd_connection *connection)
 }
 
 /*
- * Until the client has read most of what it was sent. Nothing is in flight and nothing is being sent: only the poll and
- * the timer know of the connection now.
+ * Until the client has read most of what it was sent; everything is answered. An answer that the socket did not take
+ * goes when the same is true, so its end is the end of the rest; else a poll says it.
  */
 static void rest(struct weir_nbd_connection *connection)
 {
-    connection->resting = connection->polling = true;
+    connection->resting = true;
     connection->rests++;
-    connection->poll_io = (struct weir_sys_io){
-        .op = WEIR_SYS_POLL,
-        .fd = connection->fd,
-        .flags = POLLOUT,
-        .done = poll_done,
-    };
-    weir_loop_submit(&connection->poll_io);
+    if (!connection->sending) {
+        connection->polling = true;
+        connection->poll_io = (struct weir_sys_io){
+            .op = WEIR_SYS_POLL,
+            .fd = connection->fd,
+            .flags = POLLOUT,
+            .done = poll_done,
+        };
+        weir_loop_submit(&connection->poll_io);
+    }
     if (!connection->watched)
         watch_rest(connection);
 }
@@ -187,7 +189,7 @@ static bool receive(struct weir_nbd_connection *connection)
         return true;
     if (connection->ending)
         return false;
-    if (!connection->in_flight && !connection->sending && !connection->polling &&
+    if (!connection->unanswered && !connection->polling &&
         weir_nbd_pace_rests(&connection->pace, connection->requests)) {
         rest(connection);
         return false;
@@ -225,7 +227,7 @@ static bool receive_more(struct weir_nbd_connection *connection)
     return false;
 }
 
-static void rest_over(struct weir_nbd_connection *connection)
+void weir_nbd_rest_over(struct weir_nbd_connection *connection)
 {
     connection->resting = false;
     (void)receive_now(connection); /* the turn sees what came, or that it ended */
