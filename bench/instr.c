@@ -10,6 +10,7 @@
  * that says which way a request goes.
  */
 #include "base/alloc.h"
+#include "filter/throttle_group.h"
 #include "graph/gate.h"
 #include "graph/graph.h"
 #include "io/io.h"
@@ -30,6 +31,7 @@ struct bench {
     enum weir_op op;
     unsigned levels; /* of raw above null-co */
     uint64_t window; /* bytes that the lowest raw cuts off at the beginning */
+    bool mixed;      /* filters of several kinds, which want no reads, in place of raw */
     unsigned long count;
     struct weir_edge *edge;
     struct weir_node *nodes[LEVELS_MAX + 1]; /* from the top to null-co */
@@ -40,6 +42,7 @@ static const struct bench benches[] = {
     { "core-write", true, WEIR_OP_WRITE, 0, 0 },     { "direct-write", false, WEIR_OP_WRITE, 0, 0 },
     { "core-read-1", true, WEIR_OP_READ, 1, 0 },     { "direct-read-1", false, WEIR_OP_READ, 1, 0 },
     { "core-read-4", true, WEIR_OP_READ, 4, 0 },     { "direct-read-4", false, WEIR_OP_READ, 4, 0 },
+    { "core-filters", true, WEIR_OP_READ, 4, 0, true },
     { "core-window", true, WEIR_OP_READ, 1, 65536 }, { "direct-window", false, WEIR_OP_READ, 1, 65536 },
 };
 
@@ -147,12 +150,19 @@ __attribute__((noinline)) void measured(const struct bench *bench, struct weir_r
 
 static weir_co_fn void build(struct bench *bench)
 {
+    static const char *const filters[] = { "throttle", "preallocate", "raw", "throttle" };
     json_t *json = json_pack("{s:s, s:s}", "driver", "null-co", "node-name", "leaf");
     struct weir_error *err = NULL;
     struct weir_node *node;
 
+    if (weir_throttle_group_new("g", NULL, &err))
+        abort();
     for (unsigned i = bench->levels; i-- > 0;) {
-        json = json_pack("{s:s, s:o}", "driver", "raw", "file", json);
+        const char *driver = bench->mixed ? filters[i % WEIR_ARRAY_SIZE(filters)] : "raw";
+
+        json = json_pack("{s:s, s:o}", "driver", driver, "file", json);
+        if (!strcmp(driver, "throttle"))
+            (void)json_object_set_new(json, "throttle-group", json_string("g"));
         if (bench->window && i == bench->levels - 1)
             (void)json_object_set_new(json, "offset", json_integer((json_int_t)bench->window));
         if (!i)

@@ -337,6 +337,9 @@ static weir_co_fn int blkdebug_submit(struct weir_node *node, struct weir_reques
     return ret;
 }
 
+/* No option of its own may change. */
+static const struct weir_reopen_ops blkdebug_reopen = { 0 };
+
 const struct weir_driver weir_driver_blkdebug = {
     .name = "blkdebug",
     .flags = WEIR_DRIVER_FILTER,
@@ -352,4 +355,5 @@ const struct weir_driver weir_driver_blkdebug = {
     .drain_end = blkdebug_drain_end,
     .let_go = blkdebug_let_go,
     .event = blkdebug_event,
+    .reopen = &blkdebug_reopen,
 };

@@ -10,6 +10,7 @@
  * The end of the file moves under a mutex, one step at a time: who comes meanwhile waits and mostly finds room. A file
  * system that cannot reserve space, or has none left, is asked again only once the file has grown by itself as far.
  */
+#include "base/alloc.h"
 #include "co/co.h"
 #include "gen/schema.h"
 #include "graph/graph.h"
@@ -191,6 +192,52 @@ static int preallocate_try_submit(struct weir_node *node, struct weir_request *r
     return needs_step(pre, request->offset + request->length) ? -EAGAIN : weir_io_try(pre->file, request);
 }
 
+/* ---- reopening: other steps ---- */
+
+struct preallocate_undo {
+    uint64_t align, size;
+};
+
+static weir_co_fn int preallocate_prepare(struct weir_node *node, struct weir_reopening *reopening,
+                                          struct weir_error **err)
+{
+    struct preallocate_state *pre = weir_node_state(node);
+    struct preallocate_undo was = { pre->align, pre->size }, *undo;
+    int ret = set_options(pre, reopening->options, err);
+
+    if (ret) {
+        pre->align = was.align;
+        pre->size = was.size;
+        return ret;
+    }
+    undo = weir_new(struct preallocate_undo);
+    *undo = was;
+    reopening->undo = undo;
+    return 0;
+}
+
+static void preallocate_commit(struct weir_node *node, struct weir_reopening *reopening)
+{
+    (void)node;
+    free(reopening->undo);
+}
+
+static void preallocate_abort(struct weir_node *node, struct weir_reopening *reopening)
+{
+    struct preallocate_state *pre = weir_node_state(node);
+    const struct preallocate_undo *undo = reopening->undo;
+
+    pre->align = undo->align;
+    pre->size = undo->size;
+    free(reopening->undo);
+}
+
+static const char *const preallocate_changes[] = { "prealloc-align", "prealloc-size", NULL };
+static const struct weir_reopen_ops preallocate_reopen = { .options = preallocate_changes,
+                                                           .prepare = preallocate_prepare,
+                                                           .commit = preallocate_commit,
+                                                           .abort = preallocate_abort };
+
 const struct weir_driver weir_driver_preallocate = {
     .name = "preallocate",
     .flags = WEIR_DRIVER_FILTER | WEIR_DRIVER_OWN_SIZE,
@@ -207,4 +254,5 @@ const struct weir_driver weir_driver_preallocate = {
     .cares = preallocate_cares,
     .submit = preallocate_submit,
     .try_submit = preallocate_try_submit,
+    .reopen = &preallocate_reopen,
 };

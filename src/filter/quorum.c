@@ -199,14 +199,17 @@ static void quorum_limits(struct weir_node *node, struct weir_limits *limits)
     limits->zero_flags = WEIR_REQUEST_FUA | WEIR_REQUEST_MAY_UNMAP | WEIR_REQUEST_NO_FALLBACK;
 }
 
-/* Who writes to one child alone makes it differ. Repairs are writes of the quorum's own. */
+/*
+ * Who writes to one child alone makes it differ, which is of no matter while nobody asks: so that a quorum can be made
+ * beside a writer and put in below it. Repairs are writes of the quorum's own.
+ */
 static void quorum_child_perm(struct weir_node *node, const struct weir_edge *edge, unsigned perm,
                               unsigned shared, unsigned *ret_perm, unsigned *ret_shared)
 {
     const struct quorum *quorum = weir_node_state(node);
 
     *ret_perm = perm | (quorum->rewrite ? WEIR_PERM_WRITE : 0);
-    *ret_shared = shared & (WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE_UNCHANGED);
+    *ret_shared = *ret_perm ? shared & (WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE_UNCHANGED) : shared;
 }
 
 static weir_co_fn int quorum_submit(struct weir_node *node, struct weir_request *request)

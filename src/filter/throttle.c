@@ -7,6 +7,8 @@
  * the way at all.
  */
 #include "filter/throttle_group.h"
+
+#include "base/alloc.h"
 #include "gen/schema.h"
 #include "graph/graph.h"
 #include "io/io.h"
@@ -88,6 +90,48 @@ static void throttle_drain_end(struct weir_node *node)
     weir_throttle_hold(&((struct throttle_state *)weir_node_state(node))->member);
 }
 
+/* ---- reopening: another group ---- */
+
+/* A member of the new group that keeps it until the node joins. */
+static weir_co_fn int throttle_prepare(struct weir_node *node, struct weir_reopening *reopening,
+                                       struct weir_error **err)
+{
+    const struct weir_opts_throttle *opts = reopening->options;
+    struct weir_throttle_group *group = weir_throttle_group_find(opts->throttle_group);
+    struct weir_throttle_member *holder;
+
+    if (!group)
+        return weir_error_set(err, -ENOENT, "Throttle group '%s' does not exist", opts->throttle_group);
+    holder = weir_new(struct weir_throttle_member);
+    weir_throttle_join(group, holder, node);
+    reopening->undo = holder;
+    return 0;
+}
+
+static void throttle_unhold(struct weir_node *node, struct weir_reopening *reopening)
+{
+    (void)node;
+    weir_throttle_leave(reopening->undo);
+    free(reopening->undo);
+}
+
+static void throttle_commit(struct weir_node *node, struct weir_reopening *reopening)
+{
+    struct weir_throttle_member *member = &((struct throttle_state *)weir_node_state(node))->member;
+    struct weir_throttle_group *group = ((struct weir_throttle_member *)reopening->undo)->group;
+
+    if (group != member->group) {
+        weir_throttle_leave(member);
+        weir_throttle_join(group, member, node);
+    }
+    throttle_unhold(node, reopening);
+}
+
+static const char *const throttle_changes[] = { "throttle-group", NULL };
+static const struct weir_reopen_ops throttle_reopen = {
+    .options = throttle_changes, .prepare = throttle_prepare, .commit = throttle_commit, .abort = throttle_unhold
+};
+
 const struct weir_driver weir_driver_throttle = {
     .name = "throttle",
     .flags = WEIR_DRIVER_FILTER,
@@ -101,6 +145,7 @@ const struct weir_driver weir_driver_throttle = {
     .try_submit = throttle_try_submit,
     .drain_begin = throttle_drain_begin,
     .drain_end = throttle_drain_end,
+    .reopen = &throttle_reopen,
 };
 
 struct weir_throttle_group *weir_throttle_group_of(struct weir_node *node)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Word of damaged images, and of children that do not hold the same, goes to the control loop, and from there to
- * whoever listens.
+ * Word of damaged images, of children that do not hold the same, and of writes that went far, goes to the control loop,
+ * and from there to whoever listens.
  */
 #include "base/alloc.h"
 #include "co/co.h"
@@ -69,5 +69,38 @@ void weir_node_dissent(const struct weir_dissent *dissent)
     report->dissent = *dissent;
     weir_node_ref(report->dissent.node);
     report->call.run = deliver_dissent;
+    weir_loop_call(weir_loop_control(), &report->call);
+}
+
+/* ---- writes beyond a threshold ---- */
+
+struct excess_report {
+    struct weir_call call;
+    struct weir_excess excess;
+};
+
+static void (*excess_listener)(const struct weir_excess *excess);
+
+void weir_graph_on_excess(void (*listener)(const struct weir_excess *excess))
+{
+    excess_listener = listener;
+}
+
+static void deliver_excess(struct weir_call *call)
+{
+    struct excess_report *report = weir_container_of(call, struct excess_report, call);
+
+    if (excess_listener)
+        excess_listener(&report->excess);
+    weir_node_unref(report->excess.node);
+    free(report);
+}
+
+void weir_node_exceeded(struct weir_node *node, uint64_t threshold, uint64_t amount)
+{
+    struct excess_report *report = weir_new(struct excess_report);
+
+    report->excess = (struct weir_excess){ weir_node_ref(node), threshold, amount };
+    report->call.run = deliver_excess;
     weir_loop_call(weir_loop_control(), &report->call);
 }

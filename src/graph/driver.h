@@ -138,6 +138,28 @@ struct weir_create_ops {
     const struct weir_schema_type *options;
 };
 
+/* A driver's part in a reopening. */
+struct weir_reopening {
+    const void *options; /* typed, as for open() */
+    bool writable;       /* the node takes writes until now */
+    void *undo;          /* the driver's own: set by prepare(), freed by commit() and abort() */
+};
+struct weir_reopen_ops {
+    /* Names of own options that may change, NULL at the end. Children are the core's matter. */
+    const char *const *options;
+    /*
+     * The new options hold from now on; common ones are set in the node, and children exchanged. On failure nothing has
+     * changed. May be NULL, as commit and abort. Drained, control loop.
+     */
+    int (*prepare)(struct weir_node *node, struct weir_reopening *reopening,
+                   struct weir_error **err) weir_co_fn;
+    /* They stay / the old ones hold again (common ones are still the new ones). Cannot fail. */
+    void (*commit)(struct weir_node *node, struct weir_reopening *reopening) weir_co_fn;
+    void (*abort)(struct weir_node *node, struct weir_reopening *reopening) weir_co_fn;
+    /* Whether the image says that it has a backing file. NULL: it never does. */
+    bool (*names_backing)(struct weir_node *node);
+};
+
 /* Of nodes whose children are to hold the same as the node itself. */
 struct weir_children_ops {
     /* Makes @child one more child of @node. Control loop, graph-change lock held, @node drained. */
@@ -243,6 +265,7 @@ struct weir_driver {
     const struct weir_create_ops *create;
     const struct weir_check_ops *check;
     const struct weir_children_ops *children; /* those that come and go while it runs */
+    const struct weir_reopen_ops *reopen;     /* NULL: its options stay as they are */
 };
 
 /*

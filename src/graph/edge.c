@@ -15,6 +15,7 @@ struct weir_edge *weir_edge_new(struct weir_node *parent, struct weir_node *node
 
     edge->node = weir_node_ref(node);
     edge->parent = parent;
+    atomic_init(&edge->read_to, node);
     edge->name = weir_strdup(name);
     edge->role = role;
     edge->shared = WEIR_PERM_ALL;
@@ -32,12 +33,12 @@ void weir_edge_link(struct weir_edge *edge, struct weir_edge *in_parent, struct 
         TAILQ_INSERT_BEFORE(in_node, edge, in_node);
     else
         TAILQ_INSERT_TAIL(&edge->node->parents, edge, in_node);
-    if (!edge->parent)
-        return;
-    if (in_parent)
+    if (edge->parent && in_parent)
         TAILQ_INSERT_BEFORE(in_parent, edge, in_parent);
-    else
+    else if (edge->parent)
         TAILQ_INSERT_TAIL(&edge->parent->children, edge, in_parent);
+    atomic_store_explicit(&edge->read_to, edge->node, memory_order_release);
+    weir_graph_reroute();
 }
 
 void weir_edge_unlink(struct weir_edge *edge)
@@ -47,6 +48,8 @@ void weir_edge_unlink(struct weir_edge *edge)
     TAILQ_REMOVE(&edge->node->parents, edge, in_node);
     if (edge->parent)
         TAILQ_REMOVE(&edge->parent->children, edge, in_parent);
+    weir_edge_unroute(edge);
+    weir_graph_reroute();
 }
 
 static void edge_free(struct weir_edge *edge)
@@ -56,6 +59,7 @@ static void edge_free(struct weir_edge *edge)
         weir_graph.hooks.edge_done(edge);
     weir_node_unref(edge->node);
     weir_gate_free(edge->gate);
+    free(edge->passed);
     free(edge->name);
     free(edge);
 }

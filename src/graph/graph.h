@@ -22,6 +22,7 @@ struct weir_graph_hooks {
     void (*node_done)(struct weir_node *node); /* after close */
     void (*edge_init)(struct weir_edge *edge); /* after allocation */
     void (*edge_done)(struct weir_edge *edge); /* before the memory goes; any loop */
+    void (*edge_rerouted)(struct weir_edge *edge); /* what reads pass is about to change; control loop, drained */
     /* Before close: flush, write back tables, free the quarantine. */
     int (*node_settle)(struct weir_node *node) weir_co_fn;
 };
@@ -61,6 +62,12 @@ void weir_graph_let_go(void);
 /* Nodes whose last user is gone but whose I/O has not returned. */
 unsigned weir_graph_limbo_count(void);
 struct weir_node *weir_graph_limbo_next(struct weir_node *node); /* NULL: the first */
+
+/* ---- what reads pass (graph/route.c) ---- */
+/* Whether reads by @edge pass @node, or end there after having passed others. */
+bool weir_edge_passes(const struct weir_edge *edge, const struct weir_node *node);
+void weir_graph_each_passing(const struct weir_node *node, void (*call)(struct weir_edge *edge, void *arg),
+                             void *arg);
 
 /* ---- backing chains; lock held where they change anything ---- */
 /* The next link of the chain: the filtered child's, or the COW child's; NULL: the chain ends here. */
@@ -108,6 +115,15 @@ struct weir_damage {
     bool fatal;
 };
 void weir_graph_on_damage(void (*listener)(const struct weir_damage *damage));
+
+/* ---- writes beyond a threshold ---- */
+struct weir_excess {
+    struct weir_node *node;
+    uint64_t threshold, amount; /* bytes: how far beyond the write ended */
+};
+/* Any loop; the listener is called on the control loop. */
+void weir_node_exceeded(struct weir_node *node, uint64_t threshold, uint64_t amount);
+void weir_graph_on_excess(void (*listener)(const struct weir_excess *excess));
 
 /* ---- children that should hold the same and do not (quorum, blkverify) ---- */
 enum weir_dissent_kind {
@@ -177,8 +193,12 @@ void weir_node_request_returned(struct weir_node *node);
 /* ---- transactions; lock held, nodes concerned drained ---- */
 struct weir_tran;
 struct weir_tran *weir_tran_new(void);
-/* Undo and finish work of one step; commit runs in order, abort in reverse order; then free() frees the data. */
+/*
+ * Undo and finish work of one step. The permissions of the new graph hold when ready() is called, in order: the last
+ * thing that may fail. Then commit runs in order, or abort in reverse order; then free() frees the data.
+ */
 struct weir_tran_ops {
+    int (*ready)(void *data, struct weir_error **err) weir_co_fn;
     void (*commit)(void *data) weir_co_fn;
     void (*abort)(void *data) weir_co_fn;
 };
@@ -188,6 +208,14 @@ int weir_tran_attach(struct weir_tran *tran, struct weir_node *parent, struct we
                      const char *name, unsigned role, struct weir_edge **ret_edge,
                      struct weir_error **err) weir_must_check;
 void weir_tran_detach(struct weir_tran *tran, struct weir_edge *edge); /* not frozen */
+/* The size of @node, also where word that something below has grown is still on its way. */
+uint64_t weir_node_size_now(struct weir_node *node);
+/*
+ * Users of a disk do not expect it to change its size by a replacement; that of a backing file may, as it may where it is
+ * named anew. Drained.
+ */
+int weir_edge_check_size(const struct weir_edge *edge, struct weir_node *node,
+                         struct weir_error **err) weir_must_check;
 /* Points @edge at another node. Refuses loops and frozen edges. */
 int weir_tran_replace(struct weir_tran *tran, struct weir_edge *edge, struct weir_node *node,
                       struct weir_error **err) weir_must_check;

@@ -40,6 +40,9 @@ struct weir_node_graph {
     unsigned mark;                 /* of the walk that came by last */
     unsigned degree, depth;        /* scratch of weir_graph_order() */
     unsigned old_perm, old_shared; /* while permissions are computed: to go back to */
+    json_t *given;                 /* options without what was inherited; NULL: made by a job */
+    const struct weir_node *maker; /* it was defined inside the options of that one, which is still there */
+    bool turning;                  /* it is looked whether it can become read-only */
     bool closing;                  /* the last reference is gone */
     uint64_t close_number;         /* in the order in which nodes lost their last reference */
     struct weir_call close_call;
@@ -96,6 +99,12 @@ void weir_edge_unlink(struct weir_edge *edge);
  */
 void weir_edge_drop(struct weir_edge *edge);
 
+/* ---- route.c ---- */
+/* Finds all routes anew. */
+void weir_graph_reroute(void);
+/* An edge that is in no list leads to its node. */
+void weir_edge_unroute(struct weir_edge *edge);
+
 /* ---- walk.c ---- */
 unsigned weir_graph_new_mark(void);
 /*
@@ -113,25 +122,33 @@ int weir_graph_check_shape(const struct weir_node *parent, const struct weir_nod
  * Lock held.
  */
 int weir_perm_refresh(struct weir_error **err) weir_co_fn weir_must_check;
+/* Whether that would succeed, as far as the graph alone can tell: nothing changes. Lock held. */
+int weir_perm_try(struct weir_error **err) weir_must_check;
 /* The same when edges only went: cannot fail, as drivers that cannot follow keep what they have. */
 void weir_perm_refresh_less(void) weir_co_fn;
 
 /* ---- options.c ---- */
+struct weir_common {
+    enum weir_detect_zeroes detect_zeroes;
+    bool discard_unmap, read_only, auto_read_only, force_share;
+    bool cache_direct, cache_no_flush;
+};
 struct weir_options {
     const struct weir_driver *driver;
     json_t *json; /* with what was inherited */
     void *typed;  /* driver->options, or NULL */
     char *node_name;
-    enum weir_detect_zeroes detect_zeroes;
-    bool discard_unmap, read_only, auto_read_only, force_share;
-    bool cache_direct, cache_no_flush;
+    struct weir_common common;
 };
 /*
- * Parses @json for a child in @role of @parent (NULL: top level), from which options that are not given are
- * inherited.
+ * Parses @json for a child in @role of a node that has @parent (NULL: top level), from which options that are not given
+ * are inherited.
  */
-int weir_options_parse(json_t *json, const struct weir_node *parent, unsigned role,
+int weir_options_parse(json_t *json, const struct weir_common *parent, unsigned role,
                        struct weir_options *ret_options, struct weir_error **err) weir_must_check;
+/* What the node has been asked for. */
+struct weir_common weir_node_common(const struct weir_node *node);
+void weir_node_set_common(struct weir_node *node, const struct weir_common *common);
 void weir_options_done(struct weir_options *options);
 
 /* ---- open.c ---- */

@@ -66,6 +66,7 @@ void weir_node_refresh_cares(struct weir_node *node)
     else if (driver->submit && ((driver->flags & WEIR_DRIVER_PROTOCOL) || !driver->map))
         cares = WEIR_OP_BIT(WEIR_OP_COUNT) - 1;
     atomic_store_explicit(&node->cares, cares, memory_order_release);
+    weir_graph_reroute();
 }
 
 static void mark_above(struct weir_node *node, unsigned mark)

@@ -97,6 +97,7 @@ void weir_node_free(struct weir_node *node)
     if (weir_graph.hooks.node_done)
         weir_graph.hooks.node_done(node);
     json_decref(node->options);
+    json_decref(node->graph->given);
     free(node->state);
     free(node->graph);
     free(node);

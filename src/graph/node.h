@@ -61,6 +61,10 @@ struct weir_edge {
     atomic_uint refs;                 /* requests in limbo hold one */
     atomic_bool attached;             /* in the lists of its node and parent; read on any loop */
     unsigned old_perm, old_shared;    /* while permissions are computed: to go back to */
+    /* Where reads go, past nodes that do nothing about them: `passed`, from the top (graph/route.c). */
+    struct weir_node *_Atomic read_to;
+    struct weir_node **passed;
+    unsigned passed_count;
     struct weir_lingering *lingering; /* detached while requests were left behind on it */
     TAILQ_ENTRY(weir_edge) in_parent, in_node;
 };
@@ -82,6 +86,8 @@ struct weir_node {
     bool implicit; /* made by a job, hidden from users */
     bool in_limbo; /* has no user any more: no name, only waits for its requests, or to be closed */
     enum weir_detect_zeroes detect_zeroes;
+    /* The first write or zero that ends beyond it is told (weir_node_exceeded()), and it is 0 again: none. Any loop. */
+    _Atomic uint64_t write_threshold;
     unsigned perm, shared;      /* cumulative over all parents */
     struct weir_edges children; /* in the order they were attached */
     struct weir_edges parents;

@@ -17,6 +17,8 @@ void weir_node_detach_children(struct weir_node *node)
     TAILQ_HEAD(, weir_edge) gone = TAILQ_HEAD_INITIALIZER(gone);
 
     while ((edge = TAILQ_FIRST(&node->children))) {
+        if (edge->node->graph->maker == node)
+            edge->node->graph->maker = NULL;
         weir_edge_unlink(edge);
         TAILQ_INSERT_TAIL(&gone, edge, in_parent);
     }
@@ -52,25 +54,14 @@ static weir_co_fn int open_driver(struct weir_node *node, const void *typed, str
     return 0;
 }
 
-static void set_common(struct weir_node *node, struct weir_options *options)
-{
-    node->options = json_incref(options->json);
-    node->read_only = node->read_only_asked = options->read_only;
-    node->auto_read_only = options->auto_read_only;
-    node->force_share = options->force_share;
-    node->discard_unmap = options->discard_unmap;
-    node->detect_zeroes = options->detect_zeroes;
-    node->cache_direct = options->cache_direct;
-    node->cache_no_flush = options->cache_no_flush;
-}
-
 /* Opens what @json describes: as a child of @parent in @role, or at top level. The reference is the caller's. */
 static weir_co_fn int open_node(json_t *json, const struct weir_node *parent, unsigned role, bool name_needed,
                                 struct weir_node **ret_node, struct weir_error **err)
 {
+    struct weir_common inherited = parent ? weir_node_common(parent) : (struct weir_common){ 0 };
     struct weir_options options;
     struct weir_node *node = NULL;
-    int ret = weir_options_parse(json, parent, role, &options, err);
+    int ret = weir_options_parse(json, parent ? &inherited : NULL, role, &options, err);
 
     if (ret < 0)
         return ret;
@@ -79,7 +70,10 @@ static weir_co_fn int open_node(json_t *json, const struct weir_node *parent, un
     if (!ret)
         ret = weir_node_alloc(options.driver, options.node_name, &node, err);
     if (!ret) {
-        set_common(node, &options);
+        node->options = json_incref(options.json);
+        node->graph->given = json_deep_copy(json);
+        node->graph->maker = parent;
+        weir_node_set_common(node, &options.common);
         node->graph->level = parent ? parent->graph->level + 1 : 1;
         ret = open_driver(node, options.typed, err);
     }

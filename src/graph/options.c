@@ -83,11 +83,11 @@ static void set_default(json_t *object, const char *name, json_t *value)
     json_decref(value);
 }
 
-static void inherit(json_t *json, const struct weir_node *parent, unsigned role)
+static void inherit(json_t *json, const struct weir_common *parent, unsigned role)
 {
     bool cow = role & WEIR_ROLE_COW;
 
-    if (cow || parent->read_only_asked)
+    if (cow || parent->read_only)
         set_default(json, "read-only", json_true());
     if (parent->auto_read_only)
         set_default(json, "auto-read-only", json_true());
@@ -158,13 +158,15 @@ static int parse_common(struct weir_options *options, struct weir_error **err)
         return ret;
     ret = check_common(&common, err);
     options->node_name = weir_steal(&common.node_name);
-    options->discard_unmap = common.discard == DISCARD_UNMAP;
-    options->detect_zeroes = (enum weir_detect_zeroes)common.detect_zeroes;
-    options->read_only = common.read_only;
-    options->auto_read_only = common.auto_read_only;
-    options->force_share = common.force_share;
-    options->cache_direct = common.cache.direct;
-    options->cache_no_flush = common.cache.no_flush;
+    options->common = (struct weir_common){
+        .discard_unmap = common.discard == DISCARD_UNMAP,
+        .detect_zeroes = (enum weir_detect_zeroes)common.detect_zeroes,
+        .read_only = common.read_only,
+        .auto_read_only = common.auto_read_only,
+        .force_share = common.force_share,
+        .cache_direct = common.cache.direct,
+        .cache_no_flush = common.cache.no_flush,
+    };
     weir_schema_free(&common_type, &common);
     return ret;
 }
@@ -186,7 +188,7 @@ static int parse_typed(struct weir_options *options, struct weir_error **err)
     return ret;
 }
 
-int weir_options_parse(json_t *json, const struct weir_node *parent, unsigned role,
+int weir_options_parse(json_t *json, const struct weir_common *parent, unsigned role,
                        struct weir_options *ret_options, struct weir_error **err)
 {
     struct weir_options options = { 0 };
@@ -206,6 +208,30 @@ int weir_options_parse(json_t *json, const struct weir_node *parent, unsigned ro
     }
     *ret_options = options;
     return 0;
+}
+
+struct weir_common weir_node_common(const struct weir_node *node)
+{
+    return (struct weir_common){
+        .discard_unmap = node->discard_unmap,
+        .detect_zeroes = node->detect_zeroes,
+        .read_only = node->read_only_asked,
+        .auto_read_only = node->auto_read_only,
+        .force_share = node->force_share,
+        .cache_direct = node->cache_direct,
+        .cache_no_flush = node->cache_no_flush,
+    };
+}
+
+void weir_node_set_common(struct weir_node *node, const struct weir_common *common)
+{
+    node->discard_unmap = common->discard_unmap;
+    node->detect_zeroes = common->detect_zeroes;
+    node->read_only = node->read_only_asked = common->read_only;
+    node->auto_read_only = common->auto_read_only;
+    node->force_share = common->force_share;
+    node->cache_direct = common->cache_direct;
+    node->cache_no_flush = common->cache_no_flush;
 }
 
 void weir_options_done(struct weir_options *options)

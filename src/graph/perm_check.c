@@ -88,7 +88,10 @@ static int check_node(const struct weir_node *node, const struct weir_edge *cons
     unsigned implied = node->perm & WEIR_PERM_WRITE ? WEIR_PERM_WRITE_UNCHANGED : 0;
 
     if ((node->perm & WRITES) && !can_write(node))
-        return weir_error_set(err, -EACCES, "Block node is read-only");
+        return node->graph->turning
+                   ? weir_error_set(err, -EACCES, "Read-only block node '%s' cannot support read-write users",
+                                    node->name)
+                   : weir_error_set(err, -EACCES, "Block node is read-only");
     if (!((node->perm | implied) & ~node->shared))
         return 0;
     return check_conflicts(node, users, count, err);
@@ -207,6 +210,20 @@ static weir_co_fn int refresh(bool must, struct weir_error **err)
     end_prepared(order, count, ret >= 0);
     if (ret < 0)
         restore(order, count);
+    return ret;
+}
+
+int weir_perm_try(struct weir_error **err)
+{
+    unsigned count;
+    weir_autofree struct weir_node **order = weir_graph_order(&count);
+    int ret = 0;
+
+    WEIR_ASSERT(order && weir_graph_locked_here());
+    save(order, count);
+    for (unsigned i = 0; i < count && !ret; i++)
+        ret = compute_node(order[i], true, err);
+    restore(order, count);
     return ret;
 }
 

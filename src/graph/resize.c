@@ -35,6 +35,27 @@ void weir_node_follow_size(struct weir_node *node)
         follow(node, edge->node);
 }
 
+uint64_t weir_node_size_now(struct weir_node *node)
+{
+    struct weir_edge *edge = weir_node_filtered(node);
+
+    if (edge) {
+        (void)weir_node_size_now(edge->node);
+        follow(node, edge->node);
+    }
+    return weir_node_size(node);
+}
+
+int weir_edge_check_size(const struct weir_edge *edge, struct weir_node *node, struct weir_error **err)
+{
+    uint64_t was = weir_node_size_now(edge->node), is = weir_node_size_now(node);
+
+    if ((edge->role & WEIR_ROLE_COW) || was == is)
+        return 0;
+    return weir_error_set(err, -EINVAL, "Cannot replace '%s' by '%s': the sizes differ (%llu and %llu bytes)",
+                          edge->node->name, node->name, (unsigned long long)was, (unsigned long long)is);
+}
+
 /* Nodes that mirror a child's size have it as their filtered child. */
 static void tell_parents(struct weir_node *node)
 {

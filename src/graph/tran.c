@@ -76,6 +76,14 @@ int weir_tran_finish(struct weir_tran *tran, struct weir_error **err)
         weir_tran_abort(tran);
         return ret;
     }
+    TAILQ_FOREACH (step, &tran->steps, link) {
+        ret = step->ops->ready ? step->ops->ready(step->data, err) : 0;
+        if (ret < 0) {
+            weir_tran_abort(tran);
+            weir_perm_refresh_less();
+            return ret;
+        }
+    }
     weir_drain_extend();
     while ((step = TAILQ_FIRST(&tran->steps))) {
         if (step->ops->commit)

@@ -42,6 +42,7 @@ static void edge_done(struct weir_edge *edge)
     if (!edge->io)
         return;
     weir_io_counters_done(&edge->io->counters);
+    weir_io_counters_done(&edge->io->past);
     weir_mutex_done(&edge->io->mutex);
     free(weir_steal(&edge->io));
 }
@@ -65,5 +66,6 @@ const struct weir_graph_hooks weir_io_hooks = {
     .node_done = node_done,
     .edge_init = edge_init,
     .edge_done = edge_done,
+    .edge_rerouted = weir_io_edge_rerouted,
     .node_settle = node_settle,
 };

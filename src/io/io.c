@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/iov.h"
+#include "graph/graph.h"
 #include "io/node_io.h"
 #include "io/slice.h"
 
@@ -31,13 +32,26 @@ static int apply_options(struct weir_node *node, struct weir_request *request)
     }
 }
 
+/* Of several writes that come at one time one is told. */
+static void check_threshold(struct weir_node *node, const struct weir_request *request)
+{
+    uint64_t threshold = atomic_load_explicit(&node->write_threshold, memory_order_relaxed),
+             end = request->offset + request->length;
+
+    if (!threshold || end <= threshold || (request->op != WEIR_OP_WRITE && request->op != WEIR_OP_ZERO))
+        return;
+    if (atomic_compare_exchange_strong(&node->write_threshold, &threshold, 0))
+        weir_node_exceeded(node, threshold, end - threshold);
+}
+
 /* On the hot path: reads first, then writes. */
 static inline bool options_matter(const struct weir_node *node, const struct weir_request *request)
 {
     if (request->op == WEIR_OP_READ)
         return false;
     if (request->op == WEIR_OP_WRITE)
-        return node->detect_zeroes != WEIR_DETECT_ZEROES_OFF;
+        return node->detect_zeroes != WEIR_DETECT_ZEROES_OFF ||
+               atomic_load_explicit(&node->write_threshold, memory_order_relaxed);
     return request->op != WEIR_OP_STATUS;
 }
 
@@ -104,9 +118,25 @@ static void grow(struct weir_node *node, const struct weir_request *request)
     weir_node_grow(node, weir_align_up(request->offset + request->length, SECTOR));
 }
 
+/* The node that has to do with the request, and where it is counted. */
+static inline struct weir_node *first_node(struct weir_edge *edge, enum weir_op op,
+                                           struct weir_io_counters **ret_counters)
+{
+    struct weir_node *node = edge->node, *to;
+
+    *ret_counters = &node->io->counters;
+    if (op != WEIR_OP_READ)
+        return node;
+    to = atomic_load_explicit(&edge->read_to, memory_order_acquire);
+    if (to != node)
+        *ret_counters = &edge->io->past;
+    return to;
+}
+
 int weir_io(struct weir_edge *edge, struct weir_request *request)
 {
-    struct weir_node *node = edge->node;
+    struct weir_io_counters *counters;
+    struct weir_node *node = first_node(edge, request->op, &counters);
     int64_t start = weir_loop_now(weir_loop_self());
     bool beyond = ends_beyond(node, request);
     int ret;
@@ -116,9 +146,10 @@ int weir_io(struct weir_edge *edge, struct weir_request *request)
     if (weir_unlikely(options_matter(node, request))) {
         struct weir_request changed = *request;
 
+        check_threshold(node, request);
         if (apply_options(node, &changed))
             ret = 0;
-        else if (request->op == WEIR_OP_WRITE)
+        else if (request->op == WEIR_OP_WRITE && node->detect_zeroes)
             ret = write_detecting(node, &changed);
         else
             ret = enter_node(node, &changed);
@@ -127,7 +158,7 @@ int weir_io(struct weir_edge *edge, struct weir_request *request)
     }
     if (weir_unlikely(beyond && !ret))
         grow(node, request);
-    weir_io_count(&node->io->counters, request->op, request->offset, request->length, ret, start);
+    weir_io_count(counters, request->op, request->offset, request->length, ret, start);
     return ret;
 }
 
@@ -149,21 +180,23 @@ static __attribute__((noinline)) int try_with_options(struct weir_node *node,
 {
     struct weir_request changed = *request;
 
-    if (request->op == WEIR_OP_WRITE)
+    if (request->op == WEIR_OP_WRITE && node->detect_zeroes)
         return -EAGAIN; /* looking for zeroes costs more than a coroutine */
+    check_threshold(node, request);
     return apply_options(node, &changed) ? 0 : try_enter_node(node, &changed);
 }
 
 int weir_io_try(struct weir_edge *edge, struct weir_request *request)
 {
-    struct weir_node *node = edge->node;
+    struct weir_io_counters *counters;
+    struct weir_node *node = first_node(edge, request->op, &counters);
     int ret;
 
     if (weir_unlikely(ends_beyond(node, request)))
         return -EAGAIN;
     ret = options_matter(node, request) ? try_with_options(node, request) : try_enter_node(node, request);
     if (ret != -EAGAIN)
-        weir_io_count_at_once(&node->io->counters, request, ret);
+        weir_io_count_at_once(counters, request, ret);
     return ret;
 }
 

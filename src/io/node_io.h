@@ -27,6 +27,7 @@ struct weir_node_io {
     struct weir_range_table *ranges;
     struct weir_mutex monitor; /* law 5 */
     struct weir_io_counters counters;
+    struct weir_stats past; /* that went past it by ways that are no more; control loop */
     /* flush of a leaf: one at a time; who comes meanwhile shares the next one */
     struct weir_mutex flush_mutex;
     struct weir_co_queue flush_queue;
@@ -40,6 +41,8 @@ struct weir_node_io {
 /* An edge's share: counters of root users, and who waits for abandonable requests. */
 struct weir_edge_io {
     struct weir_io_counters counters;
+    struct weir_io_counters past; /* reads that pass nodes: what those and the last one have not counted */
+    struct weir_stats told;       /* as much of it is in node->io->past; control loop */
     struct weir_mutex mutex;
     struct weir_co_queue waiters;
     atomic_uint abandoned;
@@ -52,6 +55,8 @@ void weir_io_count(struct weir_io_counters *counters, enum weir_op op, uint64_t 
                    int result, int64_t start_ns);
 /* The same for a request that was answered without waiting: what every request of the hot path pays. */
 void weir_io_count_at_once(struct weir_io_counters *counters, const struct weir_request *request, int result);
+/* The way of @edge is about to change: nodes that it leads past remember what went there. */
+void weir_io_edge_rerouted(struct weir_edge *edge);
 /* Notes that a change of the node has ended, for write generations. Before the answer. */
 void weir_io_changed(struct weir_node *node);
 uint64_t weir_io_changes(struct weir_node *node);

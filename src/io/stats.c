@@ -5,6 +5,7 @@
 #include "io/stats.h"
 
 #include "base/alloc.h"
+#include "graph/graph.h"
 #include "io/node_io.h"
 #include "sys/sys.h"
 
@@ -134,7 +135,51 @@ static void sum_counters(struct weir_io_counters *counters, struct weir_stats *r
     }
 }
 
+/* ---- reads that pass nodes ---- */
+
+static void add_stats(struct weir_stats *to, const struct weir_stats *more, const struct weir_stats *without)
+{
+    const enum weir_op op = WEIR_OP_READ;
+
+    to->op[op].operations += more->op[op].operations - without->op[op].operations;
+    to->op[op].bytes += more->op[op].bytes - without->op[op].bytes;
+    to->op[op].failed += more->op[op].failed - without->op[op].failed;
+    to->op[op].total_ns += more->op[op].total_ns - without->op[op].total_ns;
+    to->idle_since_ns = WEIR_MAX(to->idle_since_ns, more->idle_since_ns);
+}
+
+void weir_io_edge_rerouted(struct weir_edge *edge)
+{
+    struct weir_node *last = atomic_load_explicit(&edge->read_to, memory_order_relaxed);
+    struct weir_stats now;
+
+    if (!edge->passed_count)
+        return;
+    sum_counters(&edge->io->past, &now);
+    for (unsigned i = 0; i < edge->passed_count; i++)
+        add_stats(&edge->passed[i]->io->past, &now, &edge->io->told);
+    add_stats(&last->io->past, &now, &edge->io->told);
+    edge->io->told = now;
+}
+
+static void add_passing(struct weir_edge *edge, void *arg)
+{
+    struct weir_stats now;
+
+    sum_counters(&edge->io->past, &now);
+    add_stats(arg, &now, &edge->io->told);
+}
+
 void weir_node_stats(struct weir_node *node, struct weir_stats *ret_stats)
+{
+    static const struct weir_stats none;
+
+    sum_counters(&node->io->counters, ret_stats);
+    add_stats(ret_stats, &node->io->past, &none);
+    weir_graph_each_passing(node, add_passing, ret_stats);
+}
+
+void weir_node_own_stats(struct weir_node *node, struct weir_stats *ret_stats)
 {
     sum_counters(&node->io->counters, ret_stats);
 }

@@ -20,8 +20,10 @@ struct weir_stats {
     int64_t idle_since_ns;  /* monotonic time of the last request, 0: never */
 };
 
-/* What has gone through the node / entered by the root edge so far. Any loop. */
+/* What has gone through the node / entered by the root edge so far. Control loop. */
 void weir_node_stats(struct weir_node *node, struct weir_stats *ret_stats);
+/* Of a node that no read passes unseen: a job's own filter. Any loop. */
+void weir_node_own_stats(struct weir_node *node, struct weir_stats *ret_stats);
 void weir_edge_stats(struct weir_edge *edge, struct weir_stats *ret_stats);
 
 #endif

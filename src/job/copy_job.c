@@ -29,7 +29,7 @@ static void guests(void *opaque, struct weir_pace_guests *ret_guests)
     static const enum weir_op ops[] = { WEIR_OP_READ, WEIR_OP_WRITE, WEIR_OP_ZERO, WEIR_OP_DISCARD };
     struct weir_stats stats;
 
-    weir_node_stats(((struct weir_copy_job *)opaque)->filter, &stats);
+    weir_node_own_stats(((struct weir_copy_job *)opaque)->filter, &stats);
     *ret_guests = (struct weir_pace_guests){ .last_ns = stats.idle_since_ns };
     for (unsigned i = 0; i < WEIR_ARRAY_SIZE(ops); i++) {
         ret_guests->ended += stats.op[ops[i]].operations;

@@ -46,7 +46,7 @@ static void guests(void *opaque, struct weir_pace_guests *ret_guests)
     struct weir_node *top = ((struct mirror_parts *)opaque)->top;
     struct weir_stats stats;
 
-    weir_node_stats(top, &stats);
+    weir_node_own_stats(top, &stats);
     *ret_guests = (struct weir_pace_guests){
         .last_ns = stats.idle_since_ns,
         .waiting = weir_mirror_top_in_flight(top),

@@ -117,6 +117,11 @@ static bool evict(struct weir_meta *meta, uint64_t length)
     return meta->cached_bytes + length <= meta->options.cache_max;
 }
 
+void weir_meta_cache_trim(struct weir_meta *meta)
+{
+    (void)evict(meta, 0);
+}
+
 static bool any_dirty(const struct weir_meta *meta)
 {
     const struct weir_meta_block *block;

@@ -31,12 +31,14 @@ static weir_co_fn void run(void *arg)
     struct weir_mutex *monitor = &meta->node->io->monitor;
 
     weir_meta_enter(meta);
-    while (!meta->keeper_stop) {
+    while (!meta->keeper_stop && meta->options.clean_interval_ns) {
         int64_t due = weir_sys->clock_ns() + meta->options.clean_interval_ns;
+        unsigned number = meta->options_number;
 
-        while (!meta->keeper_stop && weir_sys->clock_ns() < due)
+        while (!meta->keeper_stop && number == meta->options_number && weir_sys->clock_ns() < due)
             (void)!weir_co_queue_wait_until(&meta->keeper_queue, monitor, due);
-        clean(meta);
+        if (number == meta->options_number)
+            clean(meta);
     }
     meta->cleaner_running = false;
     weir_co_queue_wake_all(&meta->changed);
@@ -45,7 +47,7 @@ static weir_co_fn void run(void *arg)
 
 void weir_meta_cleaner_start(struct weir_meta *meta)
 {
-    if (!meta->options.clean_interval_ns)
+    if (!meta->options.clean_interval_ns || meta->cleaner_running)
         return;
     meta->cleaner_running = true;
     weir_co_start(weir_loop_control(), run, meta);

@@ -40,6 +40,7 @@ struct weir_meta {
     struct weir_meta_head head;
     struct weir_node *node;
     struct weir_meta_options options;
+    unsigned options_number;                /* how often they have changed */
     struct weir_meta_block *blocks;         /* hash by offset */
     struct weir_meta_blocks lru;            /* all, oldest first; what is found in use goes to the end */
     struct weir_meta_block *recent[RECENT]; /* of the last finds; NULL: none */
@@ -77,6 +78,8 @@ struct weir_meta_block *weir_meta_block_find(struct weir_meta *meta, uint64_t of
 void weir_meta_block_pin(struct weir_meta_block *block);
 void weir_meta_block_unpin(struct weir_meta *meta, struct weir_meta_block *block);
 void weir_meta_block_drop(struct weir_meta *meta, struct weir_meta_block *block);
+/* Drops what exceeds cache_max, as far as it can. Inside the monitor. */
+void weir_meta_cache_trim(struct weir_meta *meta);
 /*
  * cache.c; outside. Pins the block. @may_write: dirty tables may be written back to make place; without, the cache
  * grows instead (the caller is the write-back).

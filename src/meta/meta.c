@@ -60,6 +60,25 @@ void weir_meta_init(struct weir_node *node, const struct weir_meta_options *opti
     weir_meta_cleaner_start(meta);
 }
 
+struct weir_meta_options weir_meta_options(struct weir_node *node)
+{
+    return node->meta->options;
+}
+
+void weir_meta_set_cache(struct weir_node *node, uint64_t cache_max, int64_t clean_interval_ns)
+{
+    struct weir_meta *meta = node->meta;
+
+    weir_meta_enter(meta);
+    meta->options.cache_max = cache_max;
+    meta->options.clean_interval_ns = clean_interval_ns;
+    meta->options_number++;
+    weir_meta_cache_trim(meta);
+    weir_co_queue_wake_all(&meta->keeper_queue);
+    weir_meta_leave(meta);
+    weir_meta_cleaner_start(meta);
+}
+
 void weir_meta_done(struct weir_node *node)
 {
     struct weir_meta *meta = node->meta;

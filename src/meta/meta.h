@@ -43,6 +43,10 @@ struct weir_meta_options {
 
 /* Sets node->meta. Control loop. */
 void weir_meta_init(struct weir_node *node, const struct weir_meta_options *options);
+/* The options that hold now. Control loop. */
+struct weir_meta_options weir_meta_options(struct weir_node *node);
+/* Changes two of them; tables that have no place any more leave the memory. Control loop, drained. */
+void weir_meta_set_cache(struct weir_node *node, uint64_t cache_max, int64_t clean_interval_ns);
 /* Waits for background work and frees the cache; dirty tables are lost (sync first). */
 void weir_meta_done(struct weir_node *node) weir_co_fn;
 

@@ -97,6 +97,9 @@ static weir_co_fn int64_t null_co_allocated_size(struct weir_node *node)
     return 0;
 }
 
+/* No option of its own may change. */
+static const struct weir_reopen_ops null_reopen = { 0 };
+
 const struct weir_driver weir_driver_null_co = {
     .name = "null-co",
     .flags = WEIR_DRIVER_PROTOCOL,
@@ -109,4 +112,5 @@ const struct weir_driver weir_driver_null_co = {
     .submit = null_co_submit,
     .try_submit = null_co_try_submit,
     .allocated_size = null_co_allocated_size,
+    .reopen = &null_reopen,
 };

@@ -36,10 +36,11 @@ struct weir_action {
     struct weir_node *nodes[WEIR_ACTION_NODES_MAX]; /* of find(); not NULL up to the first that is */
     struct weir_node *added;                        /* the step's own: a node that open() has added */
     struct weir_edge *edge;                         /* the step's own */
+    struct weir_reopen *reopen;                     /* the step's own; its nodes must rest, too */
 };
 
 extern const struct weir_action_kind weir_action_abort, weir_action_add, weir_action_del, weir_action_replace,
-    weir_action_snapshot, weir_action_snapshot_sync;
+    weir_action_reopen, weir_action_snapshot, weir_action_snapshot_sync;
 
 int weir_actions_run(struct weir_action *actions, unsigned count,
                      struct weir_error **err) weir_co_fn weir_must_check;

@@ -3,7 +3,9 @@
  * Steps that add, delete and replace nodes, and the one that fails.
  */
 #include "export/export.h"
+#include "base/alloc.h"
 #include "gen/commands.h"
+#include "graph/reopen.h"
 #include "qmp/action.h"
 #include <errno.h>
 #include <string.h>
@@ -39,6 +41,33 @@ static weir_co_fn void add_end(struct weir_action *action, bool done)
 }
 
 const struct weir_action_kind weir_action_add = { .open = add_open, .end = add_end };
+
+/* ---- blockdev-reopen ---- */
+
+static int reopen_find(struct weir_action *action, struct weir_error **err)
+{
+    const struct weir_q_blockdev_reopen *args = action->args;
+    weir_autofree json_t **options = weir_new_array(json_t *, args->options.count + 1);
+
+    for (size_t i = 0; i < args->options.count; i++)
+        options[i] = args->options.items[i].json;
+    return weir_reopen_plan(options, args->options.count, &action->reopen, err);
+}
+
+static weir_co_fn int reopen_edit(struct weir_action *action, struct weir_tran *tran, struct weir_error **err)
+{
+    return weir_reopen_edit(action->reopen, tran, err);
+}
+
+static weir_co_fn void reopen_end(struct weir_action *action, bool done)
+{
+    (void)done;
+    weir_reopen_free(action->reopen);
+}
+
+const struct weir_action_kind weir_action_reopen = {
+    .find = reopen_find, .edit = reopen_edit, .end = reopen_end
+};
 
 /* ---- blockdev-del ---- */
 
@@ -116,26 +145,20 @@ static int replace_find(struct weir_action *action, struct weir_error **err)
     return 0;
 }
 
-/*
- * Users of a disk do not expect it to change its size by this; that of a backing file may, as it may where it is
- * named anew. An edge that an earlier step has changed is looked at as it is then.
- */
+/* An edge that an earlier step has changed is looked at as it is then. */
 static weir_co_fn int replace_edit(struct weir_action *action, struct weir_tran *tran,
                                    struct weir_error **err)
 {
     struct weir_edge *edge = action->edge;
     struct weir_node *node = action->nodes[1];
     bool internal = edge->parent && (edge->parent->driver->flags & WEIR_DRIVER_INTERNAL);
+    int ret;
 
     if (internal)
         return weir_error_set(err, -EPERM, "Node '%s' belongs to a job: its children stay as they are",
                               edge->parent->name);
-    if (!(edge->role & WEIR_ROLE_COW) && weir_node_size(edge->node) != weir_node_size(node))
-        return weir_error_set(err, -EINVAL,
-                              "Cannot replace '%s' by '%s': the sizes differ (%llu and %llu bytes)",
-                              edge->node->name, node->name, (unsigned long long)weir_node_size(edge->node),
-                              (unsigned long long)weir_node_size(node));
-    return edge->node == node ? 0 : weir_tran_replace(tran, edge, node, err);
+    ret = weir_edge_check_size(edge, node, err);
+    return ret || edge->node == node ? ret : weir_tran_replace(tran, edge, node, err);
 }
 
 const struct weir_action_kind weir_action_replace = { .find = replace_find, .edit = replace_edit };

@@ -35,6 +35,12 @@ weir_co_fn int qmp_blockdev_replace(struct weir_qmp_context *ctx, const struct w
     return run_one(&weir_action_replace, args, err);
 }
 
+weir_co_fn int qmp_blockdev_reopen(struct weir_qmp_context *ctx, const struct weir_q_blockdev_reopen *args,
+                                   json_t **ret_value, struct weir_error **err)
+{
+    return run_one(&weir_action_reopen, args, err);
+}
+
 static struct weir_action action_of(const struct weir_q_transaction_action *step)
 {
     switch (step->type) {
@@ -48,6 +54,8 @@ static struct weir_action action_of(const struct weir_q_transaction_action *step
         return (struct weir_action){ &weir_action_del, &step->u.blockdev_del.data };
     case WEIR_Q_TRANSACTION_ACTION_KIND_BLOCKDEV_REPLACE:
         return (struct weir_action){ &weir_action_replace, &step->u.blockdev_replace.data };
+    case WEIR_Q_TRANSACTION_ACTION_KIND_BLOCKDEV_REOPEN:
+        return (struct weir_action){ &weir_action_reopen, &step->u.blockdev_reopen.data };
     default:
         return (struct weir_action){ &weir_action_abort, &step->u.abort.data };
     }

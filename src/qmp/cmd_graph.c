@@ -58,6 +58,18 @@ weir_co_fn int qmp_block_resize(struct weir_qmp_context *ctx, const struct weir_
     return ret;
 }
 
+weir_co_fn int qmp_block_set_write_threshold(struct weir_qmp_context *ctx,
+                                             const struct weir_q_block_set_write_threshold_args *args,
+                                             json_t **ret_value, struct weir_error **err)
+{
+    struct weir_node *node = weir_node_find(args->node_name);
+
+    if (!node)
+        return weir_error_set(err, -ENOENT, "Device '%s' not found", args->node_name);
+    atomic_store(&node->write_threshold, args->write_threshold);
+    return 0;
+}
+
 /* ---- events ---- */
 
 static struct weir_monitors *event_monitors;
@@ -71,8 +83,18 @@ static void image_damaged(const struct weir_damage *damage)
                                  damage->fatal));
 }
 
+static void threshold_exceeded(const struct weir_excess *excess)
+{
+    if (event_monitors)
+        weir_qmp_event(event_monitors, "BLOCK_WRITE_THRESHOLD",
+                       json_pack("{s:s, s:I, s:I}", "node-name", excess->node->name, "amount-exceeded",
+                                 (json_int_t)excess->amount, "write-threshold",
+                                 (json_int_t)excess->threshold));
+}
+
 void weir_qmp_connect_node_events(struct weir_monitors *monitors)
 {
     event_monitors = monitors;
     weir_graph_on_damage(image_damaged);
+    weir_graph_on_excess(threshold_exceeded);
 }

@@ -193,3 +193,45 @@ weir_co_fn int qmp_qom_set(struct weir_qmp_context *ctx, const struct weir_q_qom
     weir_schema_free(&weir_schema_throttle_limits, &limits);
     return ret;
 }
+
+/* ---- the tree ---- */
+
+static const char *type_name(const struct object *object)
+{
+    return weir_schema_enum_name(&weir_schema_object_type, (int)object->type);
+}
+
+static void add_property(json_t *list, const char *name, const char *type)
+{
+    json_array_append_new(list, json_pack("{s:s, s:s}", "name", name, "type", type));
+}
+
+static void add_children(json_t *list)
+{
+    const struct object *object;
+
+    TAILQ_FOREACH (object, &objects, link) {
+        weir_autofree char *type = weir_strdup_printf("child<%s>", type_name(object));
+
+        add_property(list, object->id, type);
+    }
+}
+
+weir_co_fn int qmp_qom_list(struct weir_qmp_context *ctx, const struct weir_q_qom_list_args *args,
+                            json_t **ret_value, struct weir_error **err)
+{
+    bool is_root = !strcmp(args->path, "/"), is_container = !strcmp(args->path, "/objects");
+    const struct object *object = is_root || is_container ? NULL : object_at(args->path, err);
+
+    if (!object && !is_root && !is_container)
+        return -ENOENT;
+    *ret_value = json_array();
+    add_property(*ret_value, "type", "string");
+    if (is_root)
+        add_property(*ret_value, "objects", "child<container>");
+    else if (is_container)
+        add_children(*ret_value);
+    else if (object->type == WEIR_Q_OBJECT_TYPE_THROTTLE_GROUP)
+        add_property(*ret_value, "limits", "ThrottleLimits");
+    return 0;
+}

@@ -62,11 +62,11 @@ static void add_throttle(json_t *info, struct weir_throttle_group *group)
 static json_t *node_info(struct weir_node *node, int64_t allocated)
 {
     json_t *info = json_pack(
-        "{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:i}", "node-name", node->name, "drv", node->driver->name, "ro",
+        "{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:I}", "node-name", node->name, "drv", node->driver->name, "ro",
         node->read_only, "file", weir_node_file_name(node), "backing_file_depth", backing_depth(node),
         "encrypted", 0, "detect_zeroes",
         weir_schema_enum_name(&weir_schema_blockdev_detect_zeroes_options, (int)node->detect_zeroes),
-        "write_threshold", 0);
+        "write_threshold", (json_int_t)atomic_load(&node->write_threshold));
 
     add_throttle(info, weir_throttle_group_of(node));
     json_object_set_new(info, "cache",

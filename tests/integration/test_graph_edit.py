@@ -2,13 +2,13 @@
 """The graph is edited while a guest writes: overlays, filters put in and taken out under any user, transactions that
 happen as a whole or not at all."""
 import json
-import threading
 
 import pytest
 
 from weirtest import KiB, MiB, fill, nbd_connect, run
 from weirtest.chain import SIZE, children, depths, layer, make_chain, open_chain, put, refused
 from weirtest.qcow2 import sound
+from weirtest.writer import Writer
 
 CLUSTER = 64 * KiB
 
@@ -19,37 +19,6 @@ def nodes(daemon):
 
 def exported_node(daemon, export):
     return next(e['node-name'] for e in daemon.qmp('query-block-exports') if e['id'] == export)
-
-
-class Writer:
-    """A guest that writes rising numbers to all of the disk, and says at the end whether each was kept."""
-
-    def __init__(self, uri, size=SIZE):
-        self.guest, self.sectors, self.stopped = nbd_connect(uri), size // 512, threading.Event()
-        self.newest, self.error = {}, None
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-
-    def run(self):
-        number = 0
-        try:
-            while not self.stopped.is_set():
-                number += 1
-                sector = number * 7919 % self.sectors
-                self.guest.pwrite(number.to_bytes(8, 'big') * 64, sector * 512)
-                self.newest[sector] = number
-        except Exception as error:  # told to the test
-            self.error = error
-
-    def stop(self):
-        self.stopped.set()
-        self.thread.join(30)
-        assert not self.error, self.error
-        data = b''.join(self.guest.pread(MiB, at) for at in range(0, self.sectors * 512, MiB))
-        wrong = [s for s, n in self.newest.items() if data[s * 512:s * 512 + 8] != n.to_bytes(8, 'big')]
-        assert not wrong, wrong[:5]
-        self.guest.shutdown()
-        return len(self.newest)
 
 
 # ---- overlays ----

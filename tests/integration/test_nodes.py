@@ -11,6 +11,7 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, daemon_command, file_bytes, fill, is_peer, nbd_connect, run, wait_until
+from weirtest.nodes import descriptors, node_info
 
 SIZE = 4 * MiB
 
@@ -27,25 +28,8 @@ def error_text(call, *args, **options):
     return caught.value.text
 
 
-def node_info(daemon, node):
-    return next((n for n in daemon.qmp('query-named-block-nodes') if n['node-name'] == node), None)
-
-
 def names(daemon):
     return {n['node-name'] for n in daemon.qmp('query-named-block-nodes')}
-
-
-def descriptors(daemon, path):
-    """Open flags of each of the daemon's descriptors of this file."""
-    flags = []
-    for fd in os.listdir(f'/proc/{daemon.pid}/fd'):
-        try:
-            if os.readlink(f'/proc/{daemon.pid}/fd/{fd}') == str(path):
-                with open(f'/proc/{daemon.pid}/fdinfo/{fd}', encoding='ascii') as info:
-                    flags.append(int(re.search(r'flags:\s+0(\d+)', info.read()).group(1), 8))
-        except FileNotFoundError:
-            pass
-    return flags
 
 
 def is_writable(daemon, path):

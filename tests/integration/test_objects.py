@@ -272,3 +272,19 @@ def test_stop_with_throttled_requests(daemon):
     begin = time.monotonic()
     daemon.stop()
     assert time.monotonic() - begin < 5
+
+
+def test_qom_list(daemon):
+    """The tree of objects from its root to their properties."""
+    daemon.qmp('object-add', {'qom-type': 'throttle-group', 'id': 'g'})
+    daemon.qmp('object-add', {'qom-type': 'iothread', 'id': 'io'})
+
+    def names(path):
+        return {entry['name']: entry['type'] for entry in daemon.qmp('qom-list', path=path)}
+    assert names('/')['objects'] == 'child<container>'
+    listed = names('/objects')
+    assert (listed['g'], listed['io']) == ('child<throttle-group>', 'child<iothread>')
+    assert 'limits' in names('/objects/g') and 'limits' in names('g') and names('io')['type'] == 'string'
+    with pytest.raises(QmpError) as caught:
+        daemon.qmp('qom-list', path='/objects/nix')
+    assert (caught.value.error_class, caught.value.text) == ('DeviceNotFound', "Device '/objects/nix' not found")

@@ -5,7 +5,7 @@ import time
 import nbd
 import pytest
 
-from weirtest import MiB, fill, is_peer, nbd_connect, wait_until
+from weirtest import MiB, QmpError, fill, is_peer, nbd_connect, wait_until
 
 SIZE = 4 * MiB
 ours = pytest.mark.skipif(is_peer(), reason='the peer counts nothing')
@@ -265,3 +265,72 @@ def test_query_limbo(start, tmp, fuse_disk):
     assert limbo()
     fuse_disk.go_on()
     wait_until(lambda: not limbo(), 10, 'limbo empties')
+
+
+def test_counters_of_filters_that_come_and_go(disk):
+    """Reads that filters do not look at count for each node on their way, also after the way has changed."""
+    daemon, guest = disk
+    daemon.qmp('object-add', {'qom-type': 'throttle-group', 'id': 'g'})
+
+    def reads():
+        return {node['node-name']: node['stats']['rd_operations']
+                for node in daemon.qmp('query-blockstats', query_nodes=True) if 'node-name' in node}
+    before = reads()
+    for _ in range(3):
+        guest.pread(512, 0)
+    daemon.qmp('blockdev-add', {'driver': 'throttle', 'node-name': 't', 'throttle-group': 'g', 'file': 'n'})
+    daemon.qmp('blockdev-replace', {'parent-type': 'export', 'export-id': 'e', 'new-child': 't'})
+    for _ in range(5):
+        guest.pread(512, 0)
+    now = reads()
+    assert (now['t'], now['n'] - before['n'], now['f'] - before['f']) == (5, 8, 8)
+    daemon.qmp('qom-set', path='g', property='limits', value={'iops-total': 1000000})
+    for _ in range(7):
+        guest.pread(512, 0)
+    now = reads()
+    assert (now['t'], now['n'] - before['n'], now['f'] - before['f']) == (12, 15, 15)
+    daemon.qmp('blockdev-replace', {'parent-type': 'export', 'export-id': 'e', 'new-child': 'n'})
+    guest.pread(512, 0)
+    now = reads()
+    assert (now['t'], now['n'] - before['n'], now['f'] - before['f']) == (12, 16, 16)
+
+
+# ---- write thresholds ----
+
+def test_write_threshold(daemon, tmp):
+    """The first write that ends beyond it is told once, with how far; zeroes count, discards do not."""
+    daemon.qmp('blockdev-add', driver='file', node_name='f', filename=str(fill(tmp / 'f.img', 4 * MiB)), discard='unmap')
+    daemon.qmp('blockdev-add', driver='raw', node_name='r', file='f', discard='unmap')
+    guest = nbd_connect(daemon.export('r'))
+
+    def told():
+        daemon.qmp('query-named-block-nodes')
+        events = [e['data'] for e in daemon.qmp.events if e['event'] == 'BLOCK_WRITE_THRESHOLD']
+        daemon.qmp.events.clear()
+        return events
+
+    def thresholds():
+        return {n['node-name']: n['write_threshold'] for n in daemon.qmp('query-named-block-nodes')}
+    daemon.qmp('block-set-write-threshold', node_name='f', write_threshold=65536)
+    daemon.qmp('block-set-write-threshold', node_name='r', write_threshold=4096)
+    assert thresholds() == {'f': 65536, 'r': 4096}
+    guest.pwrite(b'x' * 4096, 0)
+    assert told() == []
+    guest.pwrite(b'x' * 512, 65536 - 512)
+    assert told() == [{'node-name': 'r', 'write-threshold': 4096, 'amount-exceeded': 61440}]
+    guest.pwrite(b'x' * 1024, 65536 - 512)
+    assert told() == [{'node-name': 'f', 'write-threshold': 65536, 'amount-exceeded': 512}]
+    guest.pwrite(b'x' * 1024, 65536 - 512)
+    assert told() == [] and thresholds() == {'f': 0, 'r': 0}
+    daemon.qmp('block-set-write-threshold', node_name='f', write_threshold=65536)
+    guest.trim(4096, MiB)
+    assert told() == []
+    guest.zero(4096, MiB)
+    assert told() == [{'node-name': 'f', 'write-threshold': 65536, 'amount-exceeded': MiB + 4096 - 65536}]
+    daemon.qmp('block-set-write-threshold', node_name='f', write_threshold=65536)
+    daemon.qmp('block-set-write-threshold', node_name='f', write_threshold=0)
+    guest.pwrite(b'x' * 4096, MiB)
+    assert told() == []
+    with pytest.raises(QmpError) as caught:
+        daemon.qmp('block-set-write-threshold', node_name='nix', write_threshold=1)
+    assert caught.value.text == "Device 'nix' not found"

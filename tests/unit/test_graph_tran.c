@@ -55,7 +55,7 @@ static void step_abort(void *data)
     fake_log_add("abort", data);
 }
 
-static const struct weir_tran_ops step_ops = { step_commit, step_abort };
+static const struct weir_tran_ops step_ops = { .commit = step_commit, .abort = step_abort };
 
 static void add_step(struct weir_tran *tran, const char *name)
 {

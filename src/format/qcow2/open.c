@@ -339,7 +339,7 @@ static int guard_tables(struct weir_node *node)
     return ret;
 }
 
-static weir_co_fn int guard_snapshots(struct weir_node *node)
+weir_co_fn int qcow2_guard_snapshots(struct weir_node *node)
 {
     struct qcow2 *q = node->state;
     int ret = 0;
@@ -376,7 +376,7 @@ static weir_co_fn int load_tables(struct weir_node *node, struct weir_error **er
     q->high_water = qcow2_clusters(h, weir_node_size(q->file->node));
     ret = guard_tables(node);
     if (!ret)
-        ret = guard_snapshots(node);
+        ret = qcow2_guard_snapshots(node);
     return ret ? weir_error_set_errno(err, ret, "Could not read tables") : 0;
 }
 
@@ -415,7 +415,7 @@ static weir_co_fn int repair(struct weir_node *node, struct weir_error **err)
 }
 
 /* What opening for writing changes on disk at once. */
-static weir_co_fn int begin_writing(struct weir_node *node, struct weir_error **err)
+weir_co_fn int qcow2_begin_writing(struct weir_node *node, struct weir_error **err)
 {
     struct qcow2 *q = node->state;
     struct qcow2_header *h = &q->header;
@@ -471,7 +471,7 @@ int qcow2_open(struct weir_node *node, const void *options, struct weir_error **
         meta.edge = q->file;
         meta.data_edge = qcow2_data_apart(q) ? q->data : NULL;
         weir_meta_init(node, &meta);
-        ret = begin_writing(node, err);
+        ret = qcow2_begin_writing(node, err);
         if (ret)
             weir_meta_done(node);
     }
@@ -484,7 +484,7 @@ int qcow2_open(struct weir_node *node, const void *options, struct weir_error **
 }
 
 /* What closing an image that was writable still says on disk. */
-static weir_co_fn void end_writing(struct weir_node *node)
+weir_co_fn void qcow2_end_writing(struct weir_node *node)
 {
     struct qcow2 *q = node->state;
 
@@ -513,13 +513,13 @@ int qcow2_set_read_only(struct weir_node *node, bool read_only, struct weir_erro
                                   "Image of node '%s' is dirty: it is repaired when it is opened for writing",
                                   node->name);
         ret = check_image_writable(node, err);
-        return ret ? ret : begin_writing(node, err);
+        return ret ? ret : qcow2_begin_writing(node, err);
     }
     /* The first one releases what was given up, the second makes the lower counts durable. */
     ret = weir_meta_sync(node);
     if (!ret)
         ret = weir_meta_sync(node);
-    end_writing(node);
+    qcow2_end_writing(node);
     return ret;
 }
 
@@ -527,7 +527,7 @@ void qcow2_close(struct weir_node *node)
 {
     struct qcow2 *q = node->state;
 
-    end_writing(node);
+    qcow2_end_writing(node);
     weir_meta_done(node);
     free_all(q);
 }

@@ -118,4 +118,5 @@ const struct weir_driver weir_driver_qcow2 = {
     .set_backing_name = qcow2_set_backing_name,
     .create = &qcow2_create_ops,
     .check = &qcow2_check_ops,
+    .reopen = &qcow2_reopen_ops,
 };

@@ -12,6 +12,7 @@
  *   write.c     what a write, a zero or a discard will change
  *   commit.c    making it so, or taking it back
  *   resize.c    another size of the disk
+ *   reopen.c    other options
  *   backing.c   another name of the backing file
  *   codec.c     compression
  *   check*.c    judging and repairing the metadata
@@ -139,6 +140,16 @@ struct weir_opts_qcow2;
 /* ---- options.c ---- */
 int qcow2_options_take(struct weir_node *node, const struct weir_opts_qcow2 *opts,
                        struct weir_meta_options *meta, struct weir_error **err);
+
+/* ---- open.c ---- */
+/* What opening for writing changes on disk at once, and what closing says again. */
+int qcow2_begin_writing(struct weir_node *node, struct weir_error **err) weir_co_fn;
+void qcow2_end_writing(struct weir_node *node) weir_co_fn;
+/* Learns where the tables of snapshots are, if they are to be guarded. */
+int qcow2_guard_snapshots(struct weir_node *node) weir_co_fn;
+
+/* ---- reopen.c ---- */
+extern const struct weir_reopen_ops qcow2_reopen_ops;
 
 /* ---- counts.c ---- */
 /* Brings the block that counts @cluster into memory and keeps it there: 0, WEIR_NEED or -errno. */

@@ -6,7 +6,7 @@
  * not there. With offset or size it is a window onto the child: a shift that has map() and therefore
  * another table (raw_window), which open() puts into node->driver before the node can be seen by anybody.
  */
-#include "base/error.h"
+#include "base/alloc.h"
 #include "gen/schema.h"
 #include "graph/graph.h"
 #include <errno.h>
@@ -47,12 +47,26 @@ static int check_window(const struct weir_opts_raw *opts, uint64_t child_size, s
     return 0;
 }
 
+static bool is_window(const struct weir_opts_raw *opts)
+{
+    return (opts->has_offset && opts->offset) || opts->has_size;
+}
+
+static void set_window(struct weir_node *node, const struct weir_opts_raw *opts, uint64_t child_size)
+{
+    struct raw_state *raw = weir_node_state(node);
+
+    node->driver = is_window(opts) ? &raw_window : &weir_driver_raw;
+    raw->offset = opts->has_offset ? (uint64_t)opts->offset : 0;
+    raw->fixed = opts->has_size;
+    weir_node_set_size(node, raw->fixed ? (uint64_t)opts->size : child_size - raw->offset);
+}
+
 static weir_co_fn int raw_open(struct weir_node *node, const void *options, struct weir_error **err)
 {
     const struct weir_opts_raw *opts = options;
     struct raw_state *raw = weir_node_state(node);
-    bool window = (opts->has_offset && opts->offset) || opts->has_size;
-    unsigned role = WEIR_ROLE_DATA | WEIR_ROLE_PRIMARY | (window ? 0 : WEIR_ROLE_FILTERED);
+    unsigned role = WEIR_ROLE_DATA | WEIR_ROLE_PRIMARY | (is_window(opts) ? 0 : WEIR_ROLE_FILTERED);
     uint64_t child_size;
     int ret;
 
@@ -63,16 +77,61 @@ static weir_co_fn int raw_open(struct weir_node *node, const void *options, stru
     ret = check_window(opts, child_size, err);
     if (ret < 0)
         return ret;
-    if (!window) {
-        weir_node_set_size(node, child_size);
-        return 0;
-    }
-    node->driver = &raw_window;
-    raw->offset = opts->has_offset ? (uint64_t)opts->offset : 0;
-    raw->fixed = opts->has_size;
-    weir_node_set_size(node, raw->fixed ? (uint64_t)opts->size : child_size - raw->offset);
+    set_window(node, opts, child_size);
     return 0;
 }
+
+/* ---- reopening: another window ---- */
+
+struct raw_undo {
+    struct raw_state state;
+    const struct weir_driver *driver;
+    unsigned role;
+    uint64_t size;
+};
+
+static weir_co_fn int raw_prepare(struct weir_node *node, struct weir_reopening *reopening, struct weir_error **err)
+{
+    const struct weir_opts_raw *opts = reopening->options;
+    struct raw_state *raw = weir_node_state(node);
+    uint64_t child_size = weir_node_size(raw->file->node);
+    struct raw_undo *undo;
+    int ret = check_window(opts, child_size, err);
+
+    if (ret < 0)
+        return ret;
+    undo = weir_new(struct raw_undo);
+    *undo = (struct raw_undo){ *raw, node->driver, raw->file->role, weir_node_size(node) };
+    reopening->undo = undo;
+    raw->file->role &= ~(unsigned)WEIR_ROLE_FILTERED;
+    if (!is_window(opts))
+        raw->file->role |= WEIR_ROLE_FILTERED;
+    set_window(node, opts, child_size);
+    return 0;
+}
+
+static void raw_commit(struct weir_node *node, struct weir_reopening *reopening)
+{
+    (void)node;
+    free(reopening->undo);
+}
+
+static void raw_abort(struct weir_node *node, struct weir_reopening *reopening)
+{
+    struct raw_undo *undo = reopening->undo;
+    struct raw_state *raw = weir_node_state(node);
+
+    *raw = undo->state;
+    raw->file->role = undo->role;
+    node->driver = undo->driver;
+    weir_node_set_size(node, undo->size);
+    free(undo);
+}
+
+static const char *const raw_changes[] = { "offset", "size", NULL };
+static const struct weir_reopen_ops raw_reopen = {
+    .options = raw_changes, .prepare = raw_prepare, .commit = raw_commit, .abort = raw_abort
+};
 
 static void raw_close(struct weir_node *node)
 {
@@ -127,6 +186,7 @@ const struct weir_driver weir_driver_raw = {
     .open = raw_open,
     .close = raw_close,
     .resize = raw_resize,
+    .reopen = &raw_reopen,
 };
 
 static const struct weir_driver raw_window = {
@@ -139,4 +199,5 @@ static const struct weir_driver raw_window = {
     .limits = raw_limits,
     .map = raw_map,
     .resize = raw_resize,
+    .reopen = &raw_reopen,
 };

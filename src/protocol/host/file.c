@@ -39,4 +39,5 @@ const struct weir_driver weir_driver_file = {
     .filename = weir_host_filename,
     .allocated_size = weir_host_allocated_size,
     .create = &weir_host_create_ops,
+    .reopen = &weir_host_reopen_ops,
 };

@@ -67,6 +67,7 @@ struct weir_host_file {
     enum weir_sys_file_type type;
     enum weir_host_aio aio;
     bool direct, no_flush, local;
+    bool fd_writable; /* `fd` is open for writing too, whoever may */
     bool reserves;   /* space is cheaper in one piece before a long write than block by block during it */
     bool slow_holes; /* tmpfs: see extent_nearby() in space.c */
     bool locking;
@@ -109,6 +110,13 @@ void weir_host_close(struct weir_node *node) weir_co_fn;
 /* A second descriptor of the same file, for a node whose first one is read-only. */
 int weir_host_open_for_writing(struct weir_host_file *host, struct weir_host_fd **ret_fd,
                                struct weir_error **err) weir_co_fn weir_must_check;
+/*
+ * The file of @host, which need have no more than its path, device, inode, direct, local and aio, once more; sets how
+ * it is read and written.
+ */
+int weir_host_open_again(struct weir_host_file *host, bool writable, struct weir_host_fd **ret_fd,
+                         struct weir_error **err) weir_co_fn weir_must_check;
+int weir_host_aio_error(struct weir_error **err);
 void weir_host_limits(struct weir_node *node, struct weir_limits *limits);
 const char *weir_host_filename(struct weir_node *node);
 int64_t weir_host_allocated_size(struct weir_node *node) weir_co_fn;
@@ -141,8 +149,13 @@ int weir_host_lock_take(int fd, const struct weir_host_locks *have, const struct
                         unsigned *ret_conflict, bool *ret_shared);
 /* Gives back what @have has and @keep has not. On a worker. */
 void weir_host_lock_drop(int fd, const struct weir_host_locks *have, const struct weir_host_locks *keep);
+/* Takes locks without a look at others: for a second descriptor of a file that has them. On a worker. */
+int weir_host_lock_copy(int fd, const struct weir_host_locks *locks);
 /* The error of a failed weir_host_lock_take(). */
 int weir_host_lock_error(int ret, unsigned conflict, bool shared, const char *path, struct weir_error **err);
+
+/* ---- reopen.c ---- */
+extern const struct weir_reopen_ops weir_host_reopen_ops;
 
 /* ---- io.c: requests ---- */
 int weir_host_submit(struct weir_node *node, struct weir_request *request) weir_co_fn;

@@ -39,4 +39,5 @@ const struct weir_driver weir_driver_host_device = {
     .try_submit = weir_host_try_submit,
     .filename = weir_host_filename,
     .allocated_size = weir_host_allocated_size,
+    .reopen = &weir_host_reopen_ops,
 };

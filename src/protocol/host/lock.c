@@ -91,6 +91,14 @@ int weir_host_lock_take(int fd, const struct weir_host_locks *have, const struct
     return ret;
 }
 
+int weir_host_lock_copy(int fd, const struct weir_host_locks *locks)
+{
+    struct weir_host_locks taken = { 0 };
+    int ret = take_bytes(fd, BYTE_HELD, 0, locks->held, &taken.held);
+
+    return ret ? ret : take_bytes(fd, BYTE_UNSHARED, 0, locks->unshared, &taken.unshared);
+}
+
 void weir_host_lock_drop(int fd, const struct weir_host_locks *have, const struct weir_host_locks *keep)
 {
     drop_bytes(fd, BYTE_HELD, have->held & ~keep->held);
@@ -263,6 +271,8 @@ int weir_host_set_read_only(struct weir_node *node, bool read_only, struct weir_
 {
     struct weir_host_file *host = weir_node_state(node);
 
+    if (read_only && host->write_fd)
+        set_write_fd(host, NULL); /* nobody has the permission any more */
     host->dynamic = !read_only;
     return 0;
 }

@@ -116,19 +116,32 @@ static weir_co_fn int run_open(const char *path, int flags, struct open_job **re
     return 0;
 }
 
-int weir_host_open_for_writing(struct weir_host_file *host, struct weir_host_fd **ret_fd,
-                               struct weir_error **err)
+/* The node's file, not another one that has its name now. */
+static weir_co_fn int open_same(struct weir_host_file *host, int flags, const char *how, struct open_job **ret_job,
+                                struct weir_error **err)
 {
     struct open_job *job;
-    int ret = run_open(host->path, O_RDWR | (host->direct ? O_DIRECT : 0), &job, err);
+    int ret = run_open(host->path, flags | (host->direct ? O_DIRECT : 0), &job, err);
 
     if (ret < 0)
         return ret;
     if (job->stat.device != host->device || job->stat.inode != host->inode) {
         open_job_free(job);
-        return weir_error_set(err, -ESTALE, "Could not open '%s' for writing: another file has this name now",
-                              host->path);
+        return weir_error_set(err, -ESTALE, "Could not open '%s'%s: another file has this name now", host->path,
+                              how);
     }
+    *ret_job = job;
+    return 0;
+}
+
+int weir_host_open_for_writing(struct weir_host_file *host, struct weir_host_fd **ret_fd,
+                               struct weir_error **err)
+{
+    struct open_job *job;
+    int ret = open_same(host, O_RDWR, " for writing", &job, err);
+
+    if (ret < 0)
+        return ret;
     *ret_fd = weir_steal(&job->fd);
     open_job_free(job);
     return 0;
@@ -168,10 +181,37 @@ static enum weir_host_inline first_way(const struct weir_host_file *host, bool n
     return host->local && host->aio != WEIR_HOST_AIO_IO_URING ? WEIR_HOST_PLAIN : WEIR_HOST_NEVER;
 }
 
+static void set_ways(struct weir_host_file *host, bool nowait)
+{
+    enum weir_host_inline how = first_way(host, nowait);
+
+    atomic_store(&host->reading.how, how);
+    atomic_store(&host->writing.how, how == WEIR_HOST_NOWAIT ? WEIR_HOST_UNTRIED : how);
+}
+
+int weir_host_open_again(struct weir_host_file *host, bool writable, struct weir_host_fd **ret_fd,
+                         struct weir_error **err)
+{
+    struct open_job *job;
+    int ret = open_same(host, writable ? O_RDWR : O_RDONLY, "", &job, err);
+
+    if (ret < 0)
+        return ret;
+    set_ways(host, job->nowait);
+    *ret_fd = weir_steal(&job->fd);
+    open_job_free(job);
+    return 0;
+}
+
+int weir_host_aio_error(struct weir_error **err)
+{
+    return weir_error_set(err, -EINVAL,
+                          "aio=native was specified, but it requires cache.direct=on, "
+                          "which was not specified.");
+}
+
 static void take_over(struct weir_host_file *host, struct open_job *job)
 {
-    enum weir_host_inline how;
-
     host->fd = weir_steal(&job->fd);
     host->type = job->stat.type;
     host->device = job->stat.device;
@@ -182,9 +222,7 @@ static void take_over(struct weir_host_file *host, struct open_job *job)
     host->local = is_local(&job->stat);
     host->reserves = host->local && job->stat.fs_magic == EXT4_SUPER_MAGIC;
     host->slow_holes = job->stat.fs_magic == TMPFS_MAGIC;
-    how = first_way(host, job->nowait);
-    atomic_init(&host->reading.how, how);
-    atomic_init(&host->writing.how, how == WEIR_HOST_NOWAIT ? WEIR_HOST_UNTRIED : how);
+    set_ways(host, job->nowait);
 }
 
 static weir_co_fn int open_file(struct weir_node *node, const struct weir_host_options *options,
@@ -212,6 +250,7 @@ static weir_co_fn int open_file(struct weir_node *node, const struct weir_host_o
     take_over(host, job);
     open_job_free(job);
     host->dynamic = node->auto_read_only && !node->read_only_asked;
+    host->fd_writable = writable;
     if (writable)
         host->write_fd = weir_host_fd_ref(host->fd);
     weir_node_set_size(node, size);
@@ -228,9 +267,7 @@ int weir_host_open(struct weir_node *node, const struct weir_host_options *optio
     host->aio = options->aio;
     host->locking = options->locking;
     if (host->aio == WEIR_HOST_AIO_NATIVE && !host->direct)
-        return weir_error_set(err, -EINVAL,
-                              "aio=native was specified, but it requires cache.direct=on, "
-                              "which was not specified.");
+        return weir_host_aio_error(err);
     weir_mutex_init(&host->write_mutex);
     weir_mutex_init(&host->calls_mutex);
     weir_co_queue_init(&host->calls_queue);
