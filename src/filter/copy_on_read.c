@@ -209,7 +209,7 @@ static int freeze_to_bottom(struct weir_node *node, const char *name, struct wei
 
     if (!bottom)
         return weir_error_set(err, -ENOENT, "Bottom node '%s' not found", name);
-    if (bottom->driver->flags & WEIR_DRIVER_FILTER)
+    if (weir_node_is_passed(bottom))
         return weir_error_set(err, -EINVAL, "Bottom node '%s' is a filter", name);
     for (cor->depth_max = 0; at && at != bottom; cor->depth_max++)
         at = weir_node_backing_chain_next(at);

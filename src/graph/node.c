@@ -184,9 +184,26 @@ const char *weir_node_file_name(struct weir_node *node)
     return below ? weir_node_file_name(below->node) : node->name;
 }
 
+/*
+ * A format over the whole of another node (raw) is an image where that is storage, and else no layer of its own: what
+ * the image below it leaves to its backing file is still left to it.
+ */
+bool weir_node_is_passed(const struct weir_node *node)
+{
+    const struct weir_edge *edge;
+
+    if (node->driver->flags & WEIR_DRIVER_FILTER)
+        return true;
+    edge = weir_node_filtered(node);
+    while (edge && weir_node_filtered(edge->node))
+        edge = weir_node_filtered(edge->node);
+    return edge && (edge->node->driver->flags & WEIR_DRIVER_FORMAT);
+}
+
 static struct weir_node *skip(struct weir_node *node, bool implicit_only)
 {
-    while (node && (node->driver->flags & WEIR_DRIVER_FILTER) && (node->implicit || !implicit_only)) {
+    while (node && (implicit_only ? node->implicit && (node->driver->flags & WEIR_DRIVER_FILTER)
+                                  : weir_node_is_passed(node))) {
         struct weir_edge *edge = weir_node_filtered(node);
 
         node = edge ? edge->node : NULL;

@@ -133,6 +133,8 @@ struct weir_edge *weir_node_cow(const struct weir_node *node);
 struct weir_edge *weir_node_primary(const struct weir_node *node);
 /* The name that a person knows the node by: its file's, or its own. Borrowed from a node. Control loop. */
 const char *weir_node_file_name(struct weir_node *node);
+/* Whether @node is no layer of its own: a filter, or raw over the whole of an image. */
+bool weir_node_is_passed(const struct weir_node *node);
 /* Down through filters (implicit ones only / all) to the first node that is not one. */
 struct weir_node *weir_node_skip_implicit(struct weir_node *node);
 struct weir_node *weir_node_skip_filters(struct weir_node *node);

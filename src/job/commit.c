@@ -109,7 +109,7 @@ static int find_overlays(struct overlays *overlays, struct weir_node *node, stru
     TAILQ_FOREACH (edge, &node->parents, in_node) {
         if (ret || !edge->parent)
             continue;
-        if (edge->parent->driver->flags & WEIR_DRIVER_FILTER)
+        if (weir_node_is_passed(edge->parent))
             ret = find_overlays(overlays, edge->parent, err);
         else if (!(edge->role & WEIR_ROLE_COW))
             continue;

@@ -50,7 +50,7 @@ static int by_base(struct weir_node *base, struct layers *layers, struct weir_er
 
 static int by_bottom(struct weir_node *bottom, struct layers *layers, struct weir_error **err)
 {
-    if (bottom->driver->flags & WEIR_DRIVER_FILTER)
+    if (weir_node_is_passed(bottom))
         return weir_error_set(err, -EINVAL, "Node '%s' is a filter, use a non-filter node as 'bottom'",
                               bottom->name);
     layers->bottom = bottom;

@@ -202,6 +202,26 @@ def test_004_2_stream_passes_filters(daemon, tmp, base):
     sound(tmp / 'top.qcow2')
 
 
+@pytest.mark.parametrize('how', [{}, {'base-node': 'filter'}, {'bottom': 'base'}])
+def test_stream_through_raw(daemon, tmp, how):
+    """raw over an image is no layer of its own: what the image leaves to its backing file is not lost with it."""
+    make_chain(tmp, 'base', 'mid', 'top')
+    put(tmp, 'base', 0, SIZE, 5)
+    put(tmp, 'mid', MiB, MiB, 6)
+    open_chain(daemon, tmp, 'base', 'mid', between={'base': {'driver': 'raw', 'node-name': 'filter', 'read-only': True},
+                                                    'mid': {'driver': 'raw', 'node-name': 'raw', 'read-only': True}})
+    daemon.qmp('blockdev-add', layer(tmp, 'top', backing='raw'))
+    guest = nbd_connect(daemon.export('top', 'e'))
+    daemon.qmp('block-stream', {'job-id': 's', 'device': 'top'} | how)
+    daemon.qmp.event('BLOCK_JOB_COMPLETED', 30, device='s')
+    assert guest.pread(MiB, 0) == b'\5' * MiB and guest.pread(MiB, MiB) == b'\6' * MiB
+    assert children(daemon, 'top').get('backing') == ('filter' if 'base-node' in how else None)
+    guest.shutdown()
+    daemon.stop()
+    run('qemu-io', '-f', 'qcow2', '-r', '-c', f'read -q -P 5 0 {MiB}', '-c', f'read -q -P 6 {MiB} {MiB}',
+        tmp / 'top.qcow2')
+
+
 def test_004_22_mask_protocol(daemon, tmp):
     """A base without a format is called raw in the image, not by its protocol."""
     os.truncate(os.open(tmp / 'base.raw', os.O_CREAT | os.O_RDWR), SIZE)

@@ -63,6 +63,8 @@ static weir_co_fn int nth_submit(struct weir_node *node, struct weir_request *re
     return weir_io(nth->file, request);
 }
 
+static const struct weir_reopen_ops nth_reopen = { 0 };
+
 const struct weir_driver weir_driver_nth_io = {
     .name = "nth-io",
     .flags = WEIR_DRIVER_FILTER,
@@ -71,4 +73,5 @@ const struct weir_driver weir_driver_nth_io = {
     .limits = nth_limits,
     .cares = nth_cares,
     .submit = nth_submit,
+    .reopen = &nth_reopen,
 };
