@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Filters that come and go under the guests, or beside them, while they work: copy-on-read, blkdebug, raw.
+ * Filters that come and go under the guests, or beside them, while they work: copy-on-read, blkdebug, raw. And nodes that
+ * are reopened with other options.
  *
  * Judged by the guests: no request is lost, and what they have written stays. Beside them a reader goes through a
  * copy-on-read node of its own, which must not bring old data back.
@@ -121,7 +122,10 @@ weir_co_fn void operator_edits(void *arg)
         if (seed.mirroring || seed.resizing || weir_sim_now() < seed.calm_ns)
             continue;
         seed.editing = true;
-        edit_once();
+        if (seed.images[seed.current].kind != IMAGE_SIMFMT && !pick(3))
+            image_reopen(&seed.images[seed.current]);
+        else
+            edit_once();
         seed.editing = false;
     }
     seed.operators_running--;

@@ -4,7 +4,12 @@
  */
 #include "seed.h"
 
+#include "graph/reopen.h"
+#include <errno.h>
 #include <stdio.h>
+
+/* Of what is in flight: as for every drain. */
+#define REOPEN_LIMIT_NS (5 * 1000000000LL)
 
 static json_t *leaf_options(const struct image *image, const char *suffix, bool direct)
 {
@@ -72,6 +77,51 @@ static json_t *node_options(const struct image *image)
     if (image->kind != IMAGE_RAW && image->backing)
         json_object_set_new(options, "backing", backing_options());
     return options;
+}
+
+/* Other options while guests work: how files are opened, and how many tables are cached. */
+weir_co_fn void image_reopen(struct image *image)
+{
+    struct image changed = *image;
+    struct weir_reopen *reopen = NULL;
+    struct weir_drain drain = { 0 };
+    WEIR_AUTO_ERROR err = NULL;
+    struct weir_node *const *nodes;
+    unsigned count;
+    json_t *options;
+    int ret;
+
+    if (!image->large_sectors && !seed.plan.phase) {
+        changed.direct = pick(2);
+        changed.data_direct = pick(2);
+    }
+    changed.cache = 1 + (unsigned)pick(2 * image->cache);
+    options = node_options(&changed);
+    weir_graph_lock();
+    ret = weir_reopen_plan(&options, 1, &reopen, &err);
+    if (!ret) {
+        nodes = weir_reopen_nodes(reopen, &count);
+        ret = weir_drain_begin(&drain, nodes, count, REOPEN_LIMIT_NS, &err);
+    }
+    if (!ret) {
+        struct weir_tran *tran = weir_tran_new();
+
+        ret = weir_reopen_edit(reopen, tran, &err);
+        if (!ret && !pick(4))
+            ret = -ECANCELED;
+        if (ret)
+            weir_tran_abort(tran);
+        else
+            ret = weir_tran_finish(tran, &err);
+        weir_drain_end(&drain);
+    }
+    weir_graph_unlock();
+    weir_reopen_free(reopen);
+    json_decref(options);
+    CHECK(!ret || ret == -ECANCELED || seed.plan.faults, "reopening image %s: %s", image->name, weir_error_text(err));
+    if (!ret)
+        *image = changed;
+    seed.totals.reopenings += !ret;
 }
 
 weir_co_fn struct weir_node *image_open(const struct image *image)

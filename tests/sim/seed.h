@@ -90,6 +90,7 @@
     X(resizes, 120)                \
     X(edits, 100)                  \
     X(edit_reads, 2000)            \
+    X(reopenings, 60)              \
     X(l1_tables_moved, 5)
 
 struct totals {
@@ -264,6 +265,8 @@ void image_snapshot_offline(void);
 /* node.c */
 /* NULL: a fault of the disk got in the way. */
 struct weir_node *image_open(const struct image *image) weir_co_fn;
+/* Gives its node other options, or tries to. Nobody else changes the graph. */
+void image_reopen(struct image *image) weir_co_fn;
 
 /* Sectors hold a stamp; what a stamp looks like. Even ones compress. */
 void sector_fill(uint8_t *bytes, uint64_t value);
