@@ -301,12 +301,12 @@ static weir_co_fn void open_chain(void)
 
 static weir_co_fn void delete_all(void)
 {
-    bool any = true;
+    struct weir_node *node = weir_graph_next(NULL);
 
-    while (any) {
-        any = false;
-        for (struct weir_node *node = weir_graph_next(NULL); node && !any; node = weir_graph_next(node))
-            any = node->user_added && TAILQ_EMPTY(&node->parents) && !weir_node_del(node->name, NULL);
+    while (node) {
+        bool gone = node->user_added && TAILQ_EMPTY(&node->parents) && !weir_node_del(node->name, NULL);
+
+        node = weir_graph_next(gone ? NULL : node);
     }
     if (weir_graph_next(NULL) || weir_graph_limbo_count())
         fail("node %s is left", weir_graph_next(NULL) ? weir_graph_next(NULL)->name : "in limbo");
