@@ -38,12 +38,12 @@ struct bench {
 };
 
 static const struct bench benches[] = {
-    { "core-read", true, WEIR_OP_READ, 0, 0 },       { "direct-read", false, WEIR_OP_READ, 0, 0 },
-    { "core-write", true, WEIR_OP_WRITE, 0, 0 },     { "direct-write", false, WEIR_OP_WRITE, 0, 0 },
-    { "core-read-1", true, WEIR_OP_READ, 1, 0 },     { "direct-read-1", false, WEIR_OP_READ, 1, 0 },
-    { "core-read-4", true, WEIR_OP_READ, 4, 0 },     { "direct-read-4", false, WEIR_OP_READ, 4, 0 },
-    { "core-filters", true, WEIR_OP_READ, 4, 0, true },
-    { "core-window", true, WEIR_OP_READ, 1, 65536 }, { "direct-window", false, WEIR_OP_READ, 1, 65536 },
+    { "core-read", true, WEIR_OP_READ, 0, 0 },          { "direct-read", false, WEIR_OP_READ, 0, 0 },
+    { "core-write", true, WEIR_OP_WRITE, 0, 0 },        { "direct-write", false, WEIR_OP_WRITE, 0, 0 },
+    { "core-read-1", true, WEIR_OP_READ, 1, 0 },        { "direct-read-1", false, WEIR_OP_READ, 1, 0 },
+    { "core-read-4", true, WEIR_OP_READ, 4, 0 },        { "direct-read-4", false, WEIR_OP_READ, 4, 0 },
+    { "core-filters", true, WEIR_OP_READ, 4, 0, true }, { "core-window", true, WEIR_OP_READ, 1, 65536 },
+    { "direct-window", false, WEIR_OP_READ, 1, 65536 },
 };
 
 /* ---- the chain by hand ---- */

@@ -128,9 +128,10 @@ static void throttle_commit(struct weir_node *node, struct weir_reopening *reope
 }
 
 static const char *const throttle_changes[] = { "throttle-group", NULL };
-static const struct weir_reopen_ops throttle_reopen = {
-    .options = throttle_changes, .prepare = throttle_prepare, .commit = throttle_commit, .abort = throttle_unhold
-};
+static const struct weir_reopen_ops throttle_reopen = { .options = throttle_changes,
+                                                        .prepare = throttle_prepare,
+                                                        .commit = throttle_commit,
+                                                        .abort = throttle_unhold };
 
 const struct weir_driver weir_driver_throttle = {
     .name = "throttle",

@@ -37,7 +37,7 @@ void weir_edge_link(struct weir_edge *edge, struct weir_edge *in_parent, struct 
         TAILQ_INSERT_BEFORE(in_parent, edge, in_parent);
     else if (edge->parent)
         TAILQ_INSERT_TAIL(&edge->parent->children, edge, in_parent);
-    atomic_store_explicit(&edge->read_to, edge->node, memory_order_release);
+    weir_edge_unroute(edge); /* it may have got another node */
     weir_graph_reroute();
 }
 

@@ -22,7 +22,8 @@ struct weir_graph_hooks {
     void (*node_done)(struct weir_node *node); /* after close */
     void (*edge_init)(struct weir_edge *edge); /* after allocation */
     void (*edge_done)(struct weir_edge *edge); /* before the memory goes; any loop */
-    void (*edge_rerouted)(struct weir_edge *edge); /* what reads pass is about to change; control loop, drained */
+    void (*edge_rerouted)(
+        struct weir_edge *edge); /* what reads pass is about to change; control loop, drained */
     /* Before close: flush, write back tables, free the quarantine. */
     int (*node_settle)(struct weir_node *node) weir_co_fn;
 };
@@ -211,8 +212,8 @@ void weir_tran_detach(struct weir_tran *tran, struct weir_edge *edge); /* not fr
 /* The size of @node, also where word that something below has grown is still on its way. */
 uint64_t weir_node_size_now(struct weir_node *node);
 /*
- * Users of a disk do not expect it to change its size by a replacement; that of a backing file may, as it may where it is
- * named anew. Drained.
+ * Users of a disk do not expect it to change its size by a replacement; that of a backing file may, as it may where it
+ * is named anew. Drained.
  */
 int weir_edge_check_size(const struct weir_edge *edge, struct weir_node *node,
                          struct weir_error **err) weir_must_check;

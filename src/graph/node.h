@@ -58,11 +58,12 @@ struct weir_edge {
     struct weir_edge_io *io; /* io/: counters, requests left behind */
     /* Set from any thread to make all who wait on this edge for abandonable requests stop waiting (io/async.h). */
     atomic_bool broken;
-    atomic_uint refs;                 /* requests in limbo hold one */
-    atomic_bool attached;             /* in the lists of its node and parent; read on any loop */
-    unsigned old_perm, old_shared;    /* while permissions are computed: to go back to */
+    atomic_uint refs;              /* requests in limbo hold one */
+    atomic_bool attached;          /* in the lists of its node and parent; read on any loop */
+    unsigned old_perm, old_shared; /* while permissions are computed: to go back to */
     /* Where reads go, past nodes that do nothing about them: `passed`, from the top (graph/route.c). */
     struct weir_node *_Atomic read_to;
+    atomic_bool passes; /* read_to is not `node`; any loop */
     struct weir_node **passed;
     unsigned passed_count;
     struct weir_lingering *lingering; /* detached while requests were left behind on it */
@@ -88,6 +89,7 @@ struct weir_node {
     enum weir_detect_zeroes detect_zeroes;
     /* The first write or zero that ends beyond it is told (weir_node_exceeded()), and it is 0 again: none. Any loop. */
     _Atomic uint64_t write_threshold;
+    atomic_bool watches_writes; /* detect_zeroes or write_threshold may want a look at writes; any loop */
     unsigned perm, shared;      /* cumulative over all parents */
     struct weir_edges children; /* in the order they were attached */
     struct weir_edges parents;
@@ -148,6 +150,9 @@ struct weir_edge *weir_edge_ref(struct weir_edge *edge);
 /* Whether requests still hold it beside its owner: detached now it would linger. Any thread. */
 bool weir_edge_held(const struct weir_edge *edge);
 void weir_edge_unref(struct weir_edge *edge);
+
+/* Bytes; 0: none. Control loop. */
+void weir_node_set_write_threshold(struct weir_node *node, uint64_t threshold);
 
 /* "node 'x'", "block export 'e'" ... for messages; a new string. */
 char *weir_edge_describe_parent(const struct weir_edge *edge);

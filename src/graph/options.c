@@ -223,6 +223,19 @@ struct weir_common weir_node_common(const struct weir_node *node)
     };
 }
 
+/* A threshold that was reached meanwhile costs later writes a look, no more. */
+static void watch_writes(struct weir_node *node)
+{
+    atomic_store(&node->watches_writes,
+                 node->detect_zeroes != WEIR_DETECT_ZEROES_OFF || atomic_load(&node->write_threshold));
+}
+
+void weir_node_set_write_threshold(struct weir_node *node, uint64_t threshold)
+{
+    atomic_store(&node->write_threshold, threshold);
+    watch_writes(node);
+}
+
 void weir_node_set_common(struct weir_node *node, const struct weir_common *common)
 {
     node->discard_unmap = common->discard_unmap;
@@ -232,6 +245,7 @@ void weir_node_set_common(struct weir_node *node, const struct weir_common *comm
     node->force_share = common->force_share;
     node->cache_direct = common->cache_direct;
     node->cache_no_flush = common->cache_no_flush;
+    watch_writes(node);
 }
 
 void weir_options_done(struct weir_options *options)

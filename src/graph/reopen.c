@@ -4,8 +4,8 @@
  *
  * What becomes writable is told so from the storage upwards: storage before the permissions are computed, formats once
  * they hold, as those write something at once. What becomes read-only is told in the other direction, formats while
- * they can still write, and storage when nobody can. So until all that may fail has succeeded each node has the union of
- * what it had and what it is to have, and going back is possible; only then permissions are given up.
+ * they can still write, and storage when nobody can. So until all that may fail has succeeded each node has the union
+ * of what it had and what it is to have, and going back is possible; only then permissions are given up.
  */
 #include "graph/reopen_plan.h"
 
@@ -68,8 +68,8 @@ static weir_co_fn int apply(struct weir_reopen_entry *entry, struct weir_error *
     /* Storage opened for reading gets a descriptor for writing when somebody asks for it. */
     if (opens && is_protocol(entry) && node->driver->set_read_only)
         node->auto_read_only = true;
-    entry->own = (struct weir_reopening){ .options = entry->options.typed,
-                                          .writable = !opens && !node->read_only };
+    entry->own =
+        (struct weir_reopening){ .options = entry->options.typed, .writable = !opens && !node->read_only };
     ret = node->driver->reopen->prepare ? node->driver->reopen->prepare(node, &entry->own, err) : 0;
     entry->prepared = !ret;
     weir_node_refresh(node);
@@ -201,9 +201,9 @@ static weir_co_fn void reopen_abort(void *data)
         take_back(&reopen->entries[i]);
 }
 
-static const struct weir_tran_ops reopen_ops = {
-    .ready = reopen_ready, .commit = reopen_commit, .abort = reopen_abort
-};
+static const struct weir_tran_ops reopen_ops = { .ready = reopen_ready,
+                                                 .commit = reopen_commit,
+                                                 .abort = reopen_abort };
 
 int weir_reopen_edit(struct weir_reopen *reopen, struct weir_tran *tran, struct weir_error **err)
 {

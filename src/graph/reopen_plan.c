@@ -160,8 +160,8 @@ static int plan_reference(struct weir_reopen *reopen, struct weir_node *node, st
     struct weir_node *child;
     int ret = 0;
 
-    if (edge &&
-        (!strcmp(edge->node->name, child_name) || !strcmp(weir_node_skip_implicit(edge->node)->name, child_name)))
+    if (edge && (!strcmp(edge->node->name, child_name) ||
+                 !strcmp(weir_node_skip_implicit(edge->node)->name, child_name)))
         return 0;
     child = weir_node_lookup(NULL, child_name, err);
     if (!child)
@@ -301,9 +301,11 @@ static int plan_top(struct weir_reopen *reopen, json_t *given, struct weir_error
         return weir_error_set(err, -EINVAL, "Invalid parameter type for 'node-name', expected: string");
     node = weir_node_find(json_string_value(name));
     if (!node)
-        return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'", json_string_value(name));
+        return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'",
+                              json_string_value(name));
     if (!node->graph->given)
-        return weir_error_set(err, -EPERM, "Node '%s' belongs to a job: its options stay as they are", node->name);
+        return weir_error_set(err, -EPERM, "Node '%s' belongs to a job: its options stay as they are",
+                              node->name);
     edge = maker_edge(node);
     if (!edge)
         return plan_node(reopen, node, given, NULL, 0, err);

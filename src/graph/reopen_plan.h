@@ -15,8 +15,8 @@ struct weir_reopen_entry {
     struct weir_options options;
     struct weir_reopening own; /* the driver's part */
     bool prepared;
-    bool told;    /* driver->set_read_only() has been called for what it is to become */
-    bool applied; /* the node has its new common options; `old` is what it had */
+    bool told;          /* driver->set_read_only() has been called for what it is to become */
+    bool applied;       /* the node has its new common options; `old` is what it had */
     bool opens, closes; /* becomes writable, or read-only */
     struct weir_common old;
     bool old_read_only; /* as it behaved */

@@ -50,8 +50,7 @@ static inline bool options_matter(const struct weir_node *node, const struct wei
     if (request->op == WEIR_OP_READ)
         return false;
     if (request->op == WEIR_OP_WRITE)
-        return node->detect_zeroes != WEIR_DETECT_ZEROES_OFF ||
-               atomic_load_explicit(&node->write_threshold, memory_order_relaxed);
+        return atomic_load_explicit(&node->watches_writes, memory_order_relaxed);
     return request->op != WEIR_OP_STATUS;
 }
 
@@ -122,15 +121,12 @@ static void grow(struct weir_node *node, const struct weir_request *request)
 static inline struct weir_node *first_node(struct weir_edge *edge, enum weir_op op,
                                            struct weir_io_counters **ret_counters)
 {
-    struct weir_node *node = edge->node, *to;
-
-    *ret_counters = &node->io->counters;
-    if (op != WEIR_OP_READ)
-        return node;
-    to = atomic_load_explicit(&edge->read_to, memory_order_acquire);
-    if (to != node)
+    if (weir_unlikely(atomic_load_explicit(&edge->passes, memory_order_acquire)) && op == WEIR_OP_READ) {
         *ret_counters = &edge->io->past;
-    return to;
+        return atomic_load_explicit(&edge->read_to, memory_order_relaxed);
+    }
+    *ret_counters = &edge->node->io->counters;
+    return edge->node;
 }
 
 int weir_io(struct weir_edge *edge, struct weir_request *request)
@@ -162,11 +158,12 @@ int weir_io(struct weir_edge *edge, struct weir_request *request)
     return ret;
 }
 
-static int try_enter_node(struct weir_node *node, struct weir_request *request)
+/* @op is the request's: where it is known beforehand, half of this is too. */
+static inline int try_enter(struct weir_node *node, struct weir_request *request, enum weir_op op)
 {
     struct weir_edge *below;
 
-    if (weir_node_submits(node, request->op))
+    if (weir_node_submits(node, op))
         return weir_leaf_try(node, request);
     if (node->driver->map)
         return weir_node_allocates(node) ? weir_mapped_try(node, request) : weir_view_try(node, request);
@@ -183,20 +180,48 @@ static __attribute__((noinline)) int try_with_options(struct weir_node *node,
     if (request->op == WEIR_OP_WRITE && node->detect_zeroes)
         return -EAGAIN; /* looking for zeroes costs more than a coroutine */
     check_threshold(node, request);
-    return apply_options(node, &changed) ? 0 : try_enter_node(node, &changed);
+    return apply_options(node, &changed) ? 0 : try_enter(node, &changed, changed.op);
+}
+
+/* Reads need no look at options or the end, and may pass nodes. */
+static inline int try_read(struct weir_edge *edge, struct weir_request *request)
+{
+    struct weir_node *node = atomic_load_explicit(&edge->read_to, memory_order_acquire);
+    int ret = try_enter(node, request, WEIR_OP_READ);
+
+    if (ret != -EAGAIN)
+        weir_io_count_at_once(weir_likely(node == edge->node) ? &node->io->counters : &edge->io->past,
+                              request, ret);
+    return ret;
+}
+
+static inline int try_write(struct weir_node *node, struct weir_request *request)
+{
+    if (weir_unlikely(request->offset + request->length > weir_node_size(node)))
+        return -EAGAIN;
+    if (weir_unlikely(atomic_load_explicit(&node->watches_writes, memory_order_relaxed)))
+        return try_with_options(node, request);
+    return try_enter(node, request, WEIR_OP_WRITE);
+}
+
+static inline int try_other(struct weir_node *node, struct weir_request *request)
+{
+    if (ends_beyond(node, request))
+        return -EAGAIN;
+    return options_matter(node, request) ? try_with_options(node, request)
+                                         : try_enter(node, request, request->op);
 }
 
 int weir_io_try(struct weir_edge *edge, struct weir_request *request)
 {
-    struct weir_io_counters *counters;
-    struct weir_node *node = first_node(edge, request->op, &counters);
+    struct weir_node *node = edge->node;
     int ret;
 
-    if (weir_unlikely(ends_beyond(node, request)))
-        return -EAGAIN;
-    ret = options_matter(node, request) ? try_with_options(node, request) : try_enter_node(node, request);
+    if (request->op == WEIR_OP_READ)
+        return try_read(edge, request);
+    ret = request->op == WEIR_OP_WRITE ? try_write(node, request) : try_other(node, request);
     if (ret != -EAGAIN)
-        weir_io_count_at_once(counters, request, ret);
+        weir_io_count_at_once(&node->io->counters, request, ret);
     return ret;
 }
 

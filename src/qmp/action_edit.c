@@ -65,9 +65,9 @@ static weir_co_fn void reopen_end(struct weir_action *action, bool done)
     weir_reopen_free(action->reopen);
 }
 
-const struct weir_action_kind weir_action_reopen = {
-    .find = reopen_find, .edit = reopen_edit, .end = reopen_end
-};
+const struct weir_action_kind weir_action_reopen = { .find = reopen_find,
+                                                     .edit = reopen_edit,
+                                                     .end = reopen_end };
 
 /* ---- blockdev-del ---- */
 

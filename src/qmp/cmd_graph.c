@@ -66,7 +66,7 @@ weir_co_fn int qmp_block_set_write_threshold(struct weir_qmp_context *ctx,
 
     if (!node)
         return weir_error_set(err, -ENOENT, "Device '%s' not found", args->node_name);
-    atomic_store(&node->write_threshold, args->write_threshold);
+    weir_node_set_write_threshold(node, args->write_threshold);
     return 0;
 }
 

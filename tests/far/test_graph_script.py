@@ -204,6 +204,49 @@ def transactions(tmp):
     ]
 
 
+def reopenings(tmp):
+    """Other options and children for nodes in use."""
+    def again(*nodes):
+        return 'blockdev-reopen', {'options': list(nodes)}
+
+    def file(name, **options):
+        return dict(file_of(tmp / f'{name}.img', **options), **{'node-name': name})
+
+    def image(name, **options):
+        return dict({'driver': 'qcow2', 'node-name': name, 'file': file_of(tmp / f'{name}.qcow2')}, **options)
+
+    def raw(child, **options):
+        return dict({'driver': 'raw', 'node-name': 'rr', 'file': child}, **options)
+    throttle = {'driver': 'throttle', 'node-name': 'rt', 'throttle-group': 'g', 'file': 'q1'}
+    ro, direct = {'read-only': True}, {'cache': {'direct': True}}
+    return [
+        ('blockdev-add', file('q1')), ('blockdev-add', file('q2')), ('blockdev-add', raw('q1')),
+        ('blockdev-reopen', {}), again({}), again({'driver': 'file'}), again(file_of('x', **{'node-name': 'nope'})),
+        again(file('q1')), again(file('q1', **ro)), again(file('q1', **direct)), again(file('q1', aio='io_uring')),
+        again(file('q1', locking='off')), again(dict(file('q1'), filename='x')), again(file('q1', nope=1)),
+        again(file('q1', **ro, **{'force-share': True})), again(file('q1', discard='unmap')), again(file('q1')),
+        again(raw('q1')), again(raw('nope')), again(raw(None)), again(raw('rr')), again(raw('q1', **ro)),
+        again(raw(file_of(tmp / 'q1.img'))), again(raw('q1', offset=512)), again(raw('q1', size=MiB)),
+        again(raw('q1', offset=2 * SIZE)), again(raw('q1', size=2 * SIZE)), again(raw('q2')), again(raw('q1')),
+        again(raw('q1'), file('nope')), again(raw('q2'), dict(throttle, driver='nope')),
+        ('blockdev-add', throttle), again(dict(throttle, **{'throttle-group': 'nope'})),
+        again(dict(throttle, file='q2')),
+        again(throttle), *delete('rt', 'rr'),
+        ('blockdev-add', image('over')), again(image('over')), again(image('over', **ro)),
+        again(image('over', **{'lazy-refcounts': True})), again(image('over', **{'l2-cache-size': MiB})),
+        again(image('over', **{'overlap-check': 'all'})), again(image('over', **{'overlap-check': 'nope'})),
+        again(image('over', backing='nope')), again(image('over', backing=None)), again(image('over', backing='q1')),
+        again(image('over')), again(image('over', backing='q2')), again(image('over', backing='over')),
+        again(image('over', backing=None)), again(image('over')),
+        ('blockdev-add', dict(image('over2'), backing='over')), again(image('over', backing='over2')),
+        again(image('over2')), again(image('over2', backing=None), image('over', backing='over2')),
+        again(image('over', backing=None)), *delete('over2', 'over'),
+        ('block-set-write-threshold', {'node-name': 'q1', 'write-threshold': 4096}),
+        ('block-set-write-threshold', {'node-name': 'nope', 'write-threshold': 1}),
+        ('block-set-write-threshold', {'node-name': 'q1'}), *delete('q2', 'q1'),
+    ]
+
+
 def votes(tmp):
     """Children of a quorum come and go."""
     return [
@@ -221,7 +264,8 @@ def votes(tmp):
 
 def script(tmp):
     make_images(tmp)
-    return bad_nodes(tmp) + good_nodes(tmp) + exports(tmp) + chains(tmp) + transactions(tmp) + votes(tmp)
+    return (bad_nodes(tmp) + good_nodes(tmp) + exports(tmp) + chains(tmp) + transactions(tmp) + reopenings(tmp) +
+            votes(tmp))
 
 
 # ---- the graph ----
@@ -234,9 +278,12 @@ class GraphPlayer(Player):
         self.graphs = []
 
     def command(self, name, arguments):
-        """The graph with a job in it is not looked at: a mirror's target is elsewhere there, and the job may end."""
+        """The graph with a job in it is not looked at: a mirror's target is elsewhere there, and the job may end.
+
+        Nor is it after a command to a job, whose end may be near or just over."""
         super().command(name, arguments)
-        self.graphs.append(self.graph() if 'job-id' not in arguments and not self.daemon.qmp('query-jobs') else None)
+        quiet = 'job-id' not in arguments and not name.startswith(('job-', 'block-job-'))
+        self.graphs.append(self.graph() if quiet and not self.daemon.qmp('query-jobs') else None)
         self.events += self.daemon.qmp.events
         self.daemon.qmp.events.clear()
 

@@ -299,7 +299,8 @@ def test_counters_of_filters_that_come_and_go(disk):
 
 def test_write_threshold(daemon, tmp):
     """The first write that ends beyond it is told once, with how far; zeroes count, discards do not."""
-    daemon.qmp('blockdev-add', driver='file', node_name='f', filename=str(fill(tmp / 'f.img', 4 * MiB)), discard='unmap')
+    daemon.qmp('blockdev-add', driver='file', node_name='f', filename=str(fill(tmp / 'f.img', 4 * MiB)),
+               discard='unmap')
     daemon.qmp('blockdev-add', driver='raw', node_name='r', file='f', discard='unmap')
     guest = nbd_connect(daemon.export('r'))
 

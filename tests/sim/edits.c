@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Filters that come and go under the guests, or beside them, while they work: copy-on-read, blkdebug, raw. And nodes that
- * are reopened with other options.
+ * Filters that come and go under the guests, or beside them, while they work: copy-on-read, blkdebug, raw. And nodes
+ * that are reopened with other options.
  *
  * Judged by the guests: no request is lost, and what they have written stays. Beside them a reader goes through a
  * copy-on-read node of its own, which must not bring old data back.

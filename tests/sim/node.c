@@ -118,7 +118,8 @@ weir_co_fn void image_reopen(struct image *image)
     weir_graph_unlock();
     weir_reopen_free(reopen);
     json_decref(options);
-    CHECK(!ret || ret == -ECANCELED || seed.plan.faults, "reopening image %s: %s", image->name, weir_error_text(err));
+    CHECK(!ret || ret == -ECANCELED || seed.plan.faults, "reopening image %s: %s", image->name,
+          weir_error_text(err));
     if (!ret)
         *image = changed;
     seed.totals.reopenings += !ret;

@@ -48,14 +48,15 @@ struct change {
 /* Nodes of layer i: file i.N, nth.N, image.N, filter.N; `over` is an image without a backing file. */
 #define FILE_OF(n, more) "{'driver': 'file', 'node-name': 'file." n "', 'filename': 'image." n "'" more "}"
 #define NTH_OF(n, more) "{'driver': 'nth-io', 'node-name': 'nth." n "', 'file': 'file." n "'" more "}"
-#define IMAGE_OF(n, backing, more)                                                                          \
+#define IMAGE_OF(n, backing, more) \
     "{'driver': 'qcow2', 'node-name': 'image." n "', 'file': 'nth." n "', 'backing': " backing more "}"
 
 static const struct change changes[] = {
-    { "a stream of the whole chain", NULL, "{'execute': 'block-stream', 'arguments': {'job-id': 'j', 'device': 'filter.3'}}",
-      .is_job = true },
+    { "a stream of the whole chain", NULL,
+      "{'execute': 'block-stream', 'arguments': {'job-id': 'j', 'device': 'filter.3'}}", .is_job = true },
     { "a stream down to a base", NULL,
-      "{'execute': 'block-stream', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'base-node': 'filter.1'}}",
+      "{'execute': 'block-stream', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'base-node': "
+      "'filter.1'}}",
       .is_job = true },
     { "a stream in the middle",
       "{'execute': 'blockdev-reopen', 'arguments': {'options': [" FILE_OF("2", "") ", " NTH_OF(
@@ -63,31 +64,40 @@ static const struct change changes[] = {
       "{'execute': 'block-stream', 'arguments': {'job-id': 'j', 'device': 'image.2', 'bottom': 'image.1'}}",
       .is_job = true },
     { "a commit in the middle", NULL,
-      "{'execute': 'block-commit', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'top-node': 'image.2', 'base-node': "
+      "{'execute': 'block-commit', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'top-node': 'image.2', "
+      "'base-node': "
       "'image.1'}}",
       .is_job = true },
     { "a commit to the lowest", NULL,
-      "{'execute': 'block-commit', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'top-node': 'filter.2', 'base-node': "
+      "{'execute': 'block-commit', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'top-node': "
+      "'filter.2', 'base-node': "
       "'image.0'}}",
       .is_job = true },
     { "a commit of the head", NULL,
-      "{'execute': 'block-commit', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'base-node': 'image.1'}}", .ready = true,
-      .is_job = true },
-    { "a snapshot", NULL, "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'filter.3', 'overlay': 'over'}}" },
+      "{'execute': 'block-commit', 'arguments': {'job-id': 'j', 'device': 'filter.3', 'base-node': "
+      "'image.1'}}",
+      .ready = true, .is_job = true },
+    { "a snapshot", NULL,
+      "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'filter.3', 'overlay': 'over'}}" },
     { "a reopening that makes a layer writable", NULL,
       "{'execute': 'blockdev-reopen', 'arguments': {'options': [" FILE_OF("1", "") ", " NTH_OF(
           "1", "") ", " IMAGE_OF("1", "'filter.0'", ", 'lazy-refcounts': true") "]}}" },
     { "a reopening that makes it read-only again",
       "{'execute': 'blockdev-reopen', 'arguments': {'options': [" FILE_OF("1", "") ", " NTH_OF(
           "1", "") ", " IMAGE_OF("1", "'filter.0'", ", 'lazy-refcounts': true") "]}}",
-      "{'execute': 'blockdev-reopen', 'arguments': {'options': [" FILE_OF("1", ", 'read-only': true") ", " NTH_OF(
-          "1", ", 'read-only': true") ", " IMAGE_OF("1", "'filter.0'", ", 'read-only': true") "]}}" },
+      "{'execute': 'blockdev-reopen', 'arguments': {'options': [" FILE_OF(
+          "1", ", 'read-only': true") ", " NTH_OF("1", ", 'read-only': true") ", " IMAGE_OF("1", "'filter.0'",
+                                                                                            ", 'read-only': "
+                                                                                            "true") "]}}" },
     { "a reopening with lazy counts and without a filter", NULL,
-      "{'execute': 'blockdev-reopen', 'arguments': {'options': [" IMAGE_OF("3", "'image.2'", ", 'lazy-refcounts': true") "]}}" },
+      "{'execute': 'blockdev-reopen', 'arguments': {'options': [" IMAGE_OF(
+          "3", "'image.2'", ", 'lazy-refcounts': true") "]}}" },
     { "a reopening in a transaction with a snapshot", NULL,
       "{'execute': 'transaction', 'arguments': {'actions': ["
-      "{'type': 'blockdev-reopen', 'data': {'options': [" IMAGE_OF("3", "'filter.2'", ", 'lazy-refcounts': true") "]}},"
-      "{'type': 'blockdev-snapshot', 'data': {'node': 'filter.3', 'overlay': 'over'}}]}}" },
+      "{'type': 'blockdev-reopen', 'data': {'options': [" IMAGE_OF(
+          "3", "'filter.2'", ", 'lazy-refcounts': true") "]}},"
+                                                         "{'type': 'blockdev-snapshot', 'data': {'node': "
+                                                         "'filter.3', 'overlay': 'over'}}]}}" },
 };
 
 static WEIR_SIM_KEPT struct {
@@ -145,7 +155,10 @@ static weir_co_fn int dispatch(json_t *input, char **ret_error)
     return error ? -1 : 0;
 }
 
-/* As QMP has it; the schema does not know nth-io, so what may name it goes past the schema. @ret_error NULL: must work. */
+/*
+ * As QMP has it; the schema does not know nth-io, so what may name it goes past the schema. @ret_error NULL: it must
+ * work.
+ */
 static weir_co_fn int command(const char *text, char **ret_error)
 {
     char *quoted = weir_strdup(text), *error = NULL;
@@ -196,8 +209,8 @@ static weir_co_fn void must(const char *format, ...)
 static weir_co_fn void create(const char *file, const char *backing)
 {
     WEIR_AUTO_ERROR err = NULL;
-    json_t *options = json_pack("{s:{s:s, s:s}, s:i, s:i}", "file", "driver", "file", "filename", file, "size",
-                                (int)SIZE, "cluster-size", (int)CLUSTER);
+    json_t *options = json_pack("{s:{s:s, s:s}, s:i, s:i}", "file", "driver", "file", "filename", file,
+                                "size", (int)SIZE, "cluster-size", (int)CLUSTER);
 
     if (weir_driver_create("file", json_pack("{s:s, s:i}", "filename", file, "size", 0), &err))
         fail("create: %s", weir_error_text(err));
@@ -209,7 +222,8 @@ static weir_co_fn void create(const char *file, const char *backing)
         fail("create: %s", weir_error_text(err));
 }
 
-static weir_co_fn int request(struct weir_edge *edge, enum weir_op op, unsigned cluster, unsigned count, void *bytes)
+static weir_co_fn int request(struct weir_edge *edge, enum weir_op op, unsigned cluster, unsigned count,
+                              void *bytes)
 {
     struct iovec iov = { bytes, count * CLUSTER };
     struct weir_request r = weir_request_make(op, cluster * CLUSTER, count * CLUSTER, &iov, 1, 0);
@@ -251,7 +265,8 @@ static weir_co_fn void make(void)
     for (unsigned i = 0; i < LAYERS; i++) {
         (void)snprintf(name, sizeof(name), "image.%u", i);
         create(name, i ? below : NULL);
-        must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'w', 'backing': null, 'file': "
+        must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'w', 'backing': "
+             "null, 'file': "
              "{'driver': 'file', 'filename': '%s'}}}",
              name);
         fill(i);
@@ -265,18 +280,20 @@ static weir_co_fn void make(void)
 
 static weir_co_fn void open_file(const char *name, const char *file, bool read_only)
 {
-    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'file.%s', 'filename': '%s', "
+    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'file.%s', 'filename': "
+         "'%s', "
          "'read-only': %s}}",
          name, file, read_only ? "true" : "false");
-    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'nth-io', 'node-name': 'nth.%s', 'file': 'file.%s', "
+    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'nth-io', 'node-name': 'nth.%s', 'file': "
+         "'file.%s', "
          "'read-only': %s}}",
          name, name, read_only ? "true" : "false");
 }
 
 static weir_co_fn void open_chain(void)
 {
-    static const char *const filters[LAYERS] = { "'driver': 'preallocate', 'file'", "'driver': 'blkdebug', 'image'",
-                                                 "'driver': 'raw', 'file'",
+    static const char *const filters[LAYERS] = { "'driver': 'preallocate', 'file'",
+                                                 "'driver': 'blkdebug', 'image'", "'driver': 'raw', 'file'",
                                                  "'driver': 'throttle', 'throttle-group': 'g', 'file'" };
 
     must("{'execute': 'object-add', 'arguments': {'qom-type': 'throttle-group', 'id': 'g'}}");
@@ -288,14 +305,17 @@ static weir_co_fn void open_chain(void)
         (void)snprintf(file, sizeof(file), "image.%u", i);
         (void)snprintf(backing, sizeof(backing), i ? "'filter.%u'" : "null", i - 1);
         open_file(number, file, i < LAYERS - 1);
-        must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'image.%u', 'file': 'nth.%u', "
+        must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'image.%u', 'file': "
+             "'nth.%u', "
              "'backing': %s, 'read-only': %s}}",
              i, i, backing, read_only);
-        must("{'execute': 'blockdev-add', 'arguments': {%s: 'image.%u', 'node-name': 'filter.%u', 'read-only': %s}}",
+        must("{'execute': 'blockdev-add', 'arguments': {%s: 'image.%u', 'node-name': 'filter.%u', "
+             "'read-only': %s}}",
              filters[i], i, i, read_only);
     }
     open_file("over", "over", false);
-    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'over', 'file': 'nth.over', "
+    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'over', 'file': "
+         "'nth.over', "
          "'backing': null}}");
 }
 
@@ -330,14 +350,14 @@ static char *graph(void)
 
     for (struct weir_node *node = weir_graph_next(NULL); node; node = weir_graph_next(node)) {
         const struct weir_edge *edge;
-        weir_autofree char *line =
-            weir_strdup_printf("%s %s%s:", *node->name == '#' ? "#" : node->name, node->driver->name,
-                               node->read_only ? " ro" : "");
+        weir_autofree char *line = weir_strdup_printf("%s %s%s:", *node->name == '#' ? "#" : node->name,
+                                                      node->driver->name, node->read_only ? " ro" : "");
 
         append(&text, line);
         TAILQ_FOREACH (edge, &node->children, in_parent) {
-            weir_autofree char *child = weir_strdup_printf(" %s=%s(%x,%x)%s", edge->name, edge->node->name, edge->perm,
-                                                           edge->shared, edge->frozen ? " frozen" : "");
+            weir_autofree char *child =
+                weir_strdup_printf(" %s=%s(%x,%x)%s", edge->name, edge->node->name, edge->perm, edge->shared,
+                                   edge->frozen ? " frozen" : "");
 
             append(&text, child);
         }
@@ -420,7 +440,8 @@ static weir_co_fn void play(void)
 {
     unsigned perm = WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE;
 
-    nth_io = (struct nth_io){ .ops = ALL_BUT_STATUS, .what = NTH_IO_COUNT }; /* asked when the nodes are opened */
+    nth_io =
+        (struct nth_io){ .ops = ALL_BUT_STATUS, .what = NTH_IO_COUNT }; /* asked when the nodes are opened */
     open_chain();
     if (weir_root_attach(weir_node_find("filter.3"), "guest", perm, WEIR_PERM_ALL, NULL, NULL, &guest, NULL))
         fail("no guest");
@@ -447,10 +468,14 @@ static weir_co_fn void look_again(void)
     bool committed = !run.result && run.change->ready;
     struct weir_edge *edge;
 
-    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'w', 'read-only': true, 'file': "
+    must("{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'w', 'read-only': true, "
+         "'file': "
          "{'driver': 'file', 'filename': '%s'}}}",
-         over ? "over" : committed ? "image.1" : "image.3");
-    if (weir_root_attach(weir_node_find("w"), "w", WEIR_PERM_CONSISTENT_READ, WEIR_PERM_ALL, NULL, NULL, &edge, NULL))
+         over        ? "over"
+         : committed ? "image.1"
+                     : "image.3");
+    if (weir_root_attach(weir_node_find("w"), "w", WEIR_PERM_CONSISTENT_READ, WEIR_PERM_ALL, NULL, NULL,
+                         &edge, NULL))
         fail("no reader");
     check_disk(edge, "opened anew");
     weir_root_detach(edge, -1);

@@ -57,7 +57,8 @@ static weir_co_fn int switch_lazy(struct weir_node *node, bool lazy, struct weir
     return ret;
 }
 
-static weir_co_fn int prepare(struct weir_node *node, struct weir_reopening *reopening, struct weir_error **err)
+static weir_co_fn int prepare(struct weir_node *node, struct weir_reopening *reopening,
+                              struct weir_error **err)
 {
     struct qcow2 *q = node->state;
     struct undo undo = { .old = settings_of(node) };

@@ -90,7 +90,8 @@ struct raw_undo {
     uint64_t size;
 };
 
-static weir_co_fn int raw_prepare(struct weir_node *node, struct weir_reopening *reopening, struct weir_error **err)
+static weir_co_fn int raw_prepare(struct weir_node *node, struct weir_reopening *reopening,
+                                  struct weir_error **err)
 {
     const struct weir_opts_raw *opts = reopening->options;
     struct raw_state *raw = weir_node_state(node);

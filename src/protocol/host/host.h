@@ -68,8 +68,8 @@ struct weir_host_file {
     enum weir_host_aio aio;
     bool direct, no_flush, local;
     bool fd_writable; /* `fd` is open for writing too, whoever may */
-    bool reserves;   /* space is cheaper in one piece before a long write than block by block during it */
-    bool slow_holes; /* tmpfs: see extent_nearby() in space.c */
+    bool reserves;    /* space is cheaper in one piece before a long write than block by block during it */
+    bool slow_holes;  /* tmpfs: see extent_nearby() in space.c */
     bool locking;
     uint32_t logical_block, memory_align, discard_granularity;
     uint64_t device, inode;

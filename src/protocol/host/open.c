@@ -117,8 +117,8 @@ static weir_co_fn int run_open(const char *path, int flags, struct open_job **re
 }
 
 /* The node's file, not another one that has its name now. */
-static weir_co_fn int open_same(struct weir_host_file *host, int flags, const char *how, struct open_job **ret_job,
-                                struct weir_error **err)
+static weir_co_fn int open_same(struct weir_host_file *host, int flags, const char *how,
+                                struct open_job **ret_job, struct weir_error **err)
 {
     struct open_job *job;
     int ret = run_open(host->path, flags | (host->direct ? O_DIRECT : 0), &job, err);
@@ -127,8 +127,8 @@ static weir_co_fn int open_same(struct weir_host_file *host, int flags, const ch
         return ret;
     if (job->stat.device != host->device || job->stat.inode != host->inode) {
         open_job_free(job);
-        return weir_error_set(err, -ESTALE, "Could not open '%s'%s: another file has this name now", host->path,
-                              how);
+        return weir_error_set(err, -ESTALE, "Could not open '%s'%s: another file has this name now",
+                              host->path, how);
     }
     *ret_job = job;
     return 0;

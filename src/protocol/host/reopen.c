@@ -52,7 +52,8 @@ static int move_run(void *arg)
     return 0;
 }
 
-static weir_co_fn int move_locks(struct weir_host_file *host, struct weir_host_fd *from, struct weir_host_fd *to)
+static weir_co_fn int move_locks(struct weir_host_file *host, struct weir_host_fd *from,
+                                 struct weir_host_fd *to)
 {
     struct move_job *job;
     int ret;
@@ -132,7 +133,8 @@ static weir_co_fn int open_ways(struct weir_host_file *host, bool direct, struct
     return ret;
 }
 
-static weir_co_fn int swap(struct weir_host_file *host, bool direct, struct ways *ret_old, struct weir_error **err)
+static weir_co_fn int swap(struct weir_host_file *host, bool direct, struct ways *ret_old,
+                           struct weir_error **err)
 {
     struct ways ways;
     int ret = open_ways(host, direct, &ways, err);
@@ -151,7 +153,8 @@ static weir_co_fn int swap(struct weir_host_file *host, bool direct, struct ways
 
 /* ---- the driver's slots ---- */
 
-static weir_co_fn int prepare(struct weir_node *node, struct weir_reopening *reopening, struct weir_error **err)
+static weir_co_fn int prepare(struct weir_node *node, struct weir_reopening *reopening,
+                              struct weir_error **err)
 {
     struct weir_host_file *host = weir_node_state(node);
     struct undo *undo;
@@ -197,13 +200,14 @@ static weir_co_fn void abort_reopening(struct weir_node *node, struct weir_reope
     if (undo->swapped) {
         struct ways ways = ways_of(host);
 
-        (void)move_locks(host, host->fd, undo->old.fd); /* it had them: nobody can have taken others meanwhile */
+        (void)move_locks(host, host->fd,
+                         undo->old.fd); /* it had them: nobody can have taken others meanwhile */
         take_ways(host, &undo->old);
         drop_ways(&ways);
     }
     free(undo);
 }
 
-const struct weir_reopen_ops weir_host_reopen_ops = {
-    .prepare = prepare, .commit = commit, .abort = abort_reopening
-};
+const struct weir_reopen_ops weir_host_reopen_ops = { .prepare = prepare,
+                                                      .commit = commit,
+                                                      .abort = abort_reopening };
