@@ -25,17 +25,22 @@ static weir_co_fn int call_driver(struct weir_reopen_entry *entry, bool read_onl
 
 /* ---- children ---- */
 
+/* Earlier steps of a transaction may have changed the child since the plan was made: it is looked for once more. */
 static int edit_child(const struct weir_reopen_child *change, struct weir_tran *tran, struct weir_error **err)
 {
-    if (!change->edge)
-        return weir_tran_attach(tran, change->parent, change->child, change->name, WEIR_ROLE_COW, NULL, err);
-    if (change->child) {
-        int ret = weir_edge_check_size(change->edge, change->child, err);
+    struct weir_edge *edge = weir_reopen_find_edge(change->parent, change->name);
+    int ret = edge ? weir_edge_check_thawed(edge, err) : 0;
 
-        return ret ? ret : weir_tran_replace(tran, change->edge, change->child, err);
-    }
-    weir_tran_detach(tran, change->edge);
-    return 0;
+    if (ret)
+        return ret;
+    if (!edge && change->child)
+        return weir_tran_attach(tran, change->parent, change->child, change->name, WEIR_ROLE_COW, NULL, err);
+    if (edge && !change->child)
+        weir_tran_detach(tran, edge);
+    if (!edge || !change->child)
+        return 0;
+    ret = weir_edge_check_size(edge, change->child, err);
+    return ret ? ret : weir_tran_replace(tran, edge, change->child, err);
 }
 
 /* ---- options ---- */

@@ -139,7 +139,7 @@ static void drop_child(struct weir_reopen *reopen, const struct weir_node *paren
 
 /* ---- children ---- */
 
-static struct weir_edge *find_edge(const struct weir_node *node, const char *name)
+struct weir_edge *weir_reopen_find_edge(const struct weir_node *node, const char *name)
 {
     struct weir_edge *edge;
 
@@ -189,7 +189,7 @@ static int plan_child(struct weir_reopen *reopen, struct weir_node *node, const 
                       const char *name, struct weir_error **err)
 {
     json_t *value = json_object_get(options->json, name);
-    struct weir_edge *edge = find_edge(node, name);
+    struct weir_edge *edge = weir_reopen_find_edge(node, name);
 
     drop_child(reopen, node, name);
     if (!value) {

@@ -39,6 +39,8 @@ struct weir_reopen {
     unsigned node_count;
 };
 
+/* The child of that name, or NULL. */
+struct weir_edge *weir_reopen_find_edge(const struct weir_node *node, const char *name);
 static inline bool weir_reopen_becomes_read_only(const struct weir_reopen_entry *entry)
 {
     return entry->options.common.read_only && !entry->node->read_only_asked;

@@ -21,6 +21,13 @@ static void tell_parent(struct weir_edge *edge)
     }
 }
 
+/* @parent no longer has the child that was defined inside its options: nothing is inherited any more. */
+static void disown(const struct weir_node *parent, struct weir_node *child)
+{
+    if (parent && child->graph->maker == parent)
+        child->graph->maker = NULL;
+}
+
 /* Drops a reference to a node that may have lost its last user. */
 static void let_go(struct weir_node *node)
 {
@@ -95,6 +102,7 @@ static void detach_commit(void *data)
 {
     struct detach_step *step = data;
 
+    disown(step->edge->parent, step->edge->node);
     if (step->edge->parent)
         weir_node_refresh(step->edge->parent);
     weir_drain_forget(step->edge);
@@ -136,6 +144,8 @@ static void replace_commit(void *data)
     struct replace_step *step = data;
 
     tell_parent(step->edge);
+    if (step->edge->node != step->old)
+        disown(step->edge->parent, step->old);
     let_go(step->old);
 }
 

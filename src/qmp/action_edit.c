@@ -154,6 +154,8 @@ static weir_co_fn int replace_edit(struct weir_action *action, struct weir_tran 
     bool internal = edge->parent && (edge->parent->driver->flags & WEIR_DRIVER_INTERNAL);
     int ret;
 
+    if (!atomic_load(&edge->attached))
+        return weir_error_set(err, -ENOENT, "An earlier step has taken child '%s' away", edge->name);
     if (internal)
         return weir_error_set(err, -EPERM, "Node '%s' belongs to a job: its children stay as they are",
                               edge->parent->name);

@@ -324,6 +324,30 @@ def test_reopen_in_a_transaction(disk, tmp):
     assert writer.stop() > 0
 
 
+def test_reopen_steps_that_meet(daemon, tmp):
+    """Steps of one transaction that change the same child: each finds it as the one before has left it."""
+    make_chain(tmp, 'a', 'top')
+    make_chain(tmp, 'b')
+    for name in 'a', 'b':
+        daemon.qmp('blockdev-add', layer(tmp, name))
+    daemon.qmp('blockdev-add', layer(tmp, 'top', backing='a'))
+
+    def step(backing):
+        return {'type': 'blockdev-reopen', 'data': {'options': [layer(tmp, 'top', backing=backing)]}}
+    replace = {'type': 'blockdev-replace', 'data': {'parent-type': 'driver', 'node-name': 'top', 'child': 'backing',
+                                                    'new-child': 'b'}}
+    daemon.qmp('transaction', actions=[step(None), step('b')])
+    assert children(daemon, 'top')['backing'] == 'b'
+    daemon.qmp('transaction', actions=[step('a'), step(None)])
+    assert 'backing' not in children(daemon, 'top')
+    reopen(daemon, layer(tmp, 'top', backing='a'))
+    assert refused(daemon.qmp, 'transaction', actions=[step(None), replace]) == \
+        "An earlier step has taken child 'backing' away"
+    assert children(daemon, 'top')['backing'] == 'a'
+    daemon.qmp('transaction', actions=[replace, step('a'), step(None)])
+    assert 'backing' not in children(daemon, 'top')
+
+
 def test_reopen_whose_last_write_fails(daemon, tmp):
     """An image that cannot write what it owes before it becomes read-only stays writable, and nothing is lost."""
     make_chain(tmp, 'a')
