@@ -8,6 +8,7 @@
 #include "graph/describe.h"
 #include "graph/graph.h"
 #include "qmp/cmd.h"
+#include <errno.h>
 #include <string.h>
 
 static char *describe_command(struct weir_edge *edge)
@@ -17,17 +18,22 @@ static char *describe_command(struct weir_edge *edge)
 
 const struct weir_root_ops weir_qmp_root_ops = { .kind = "block-backend", .describe = describe_command };
 
+/* The next level: a filter is one, as users of these fields are used to; a plain format's file is not. */
+static struct weir_node *level_below(const struct weir_node *node)
+{
+    struct weir_edge *edge = weir_node_cow(node);
+
+    if (!edge && (node->driver->flags & WEIR_DRIVER_FILTER))
+        edge = weir_node_filtered(node);
+    return edge ? edge->node : NULL;
+}
+
 static unsigned backing_depth(struct weir_node *node)
 {
     unsigned depth = 0;
-    struct weir_edge *edge;
 
-    /* A filter counts as one level, as users of the field are used to; a plain format's file does not. */
-    while ((edge = weir_node_cow(node)) ||
-           ((node->driver->flags & WEIR_DRIVER_FILTER) && (edge = weir_node_filtered(node)))) {
+    while ((node = level_below(node)))
         depth++;
-        node = edge->node;
-    }
     return depth;
 }
 
@@ -59,8 +65,59 @@ static void add_throttle(json_t *info, struct weir_throttle_group *group)
     json_object_set_new(info, "iops_wr", json_integer(limits.iops_write));
 }
 
-static json_t *node_info(struct weir_node *node, int64_t allocated)
+struct node_list {
+    struct weir_node **nodes;
+    int64_t *allocated; /* bytes on the host, or -errno */
+    unsigned count;
+};
+
+static int64_t allocated_by(const struct node_list *list, const struct weir_node *node)
 {
+    for (unsigned i = 0; i < list->count; i++) {
+        if (list->nodes[i] == node)
+            return list->allocated[i];
+    }
+    return -ENOENT;
+}
+
+/* With what nests in it. */
+static json_t *image_info(const struct node_list *list, struct weir_node *node, bool flat)
+{
+    json_t *image = weir_node_image_info(node, allocated_by(list, node));
+    struct weir_node *below = flat ? NULL : level_below(node);
+
+    if (below)
+        json_object_set_new(image, "backing-image", image_info(list, below, flat));
+    return image;
+}
+
+/* What is not limited is left out. */
+static void set_limit(json_t *info, const char *name, uint64_t value)
+{
+    if (value)
+        json_object_set_new(info, name, json_integer((json_int_t)value));
+}
+
+static json_t *limits_info(const struct weir_limits *limits)
+{
+    json_t *info = json_object();
+
+    set_limit(info, "request-alignment", limits->request_align);
+    set_limit(info, "max-discard", limits->discard_max);
+    set_limit(info, "discard-alignment", limits->discard_align);
+    set_limit(info, "max-write-zeroes", limits->zero_max);
+    set_limit(info, "write-zeroes-alignment", limits->zero_align);
+    set_limit(info, "opt-transfer", limits->transfer_opt);
+    set_limit(info, "max-transfer", limits->transfer_max);
+    set_limit(info, "max-iov", limits->iov_max);
+    set_limit(info, "min-mem-alignment", limits->memory_align);
+    set_limit(info, "opt-mem-alignment", limits->memory_align);
+    return info;
+}
+
+static json_t *node_info(const struct node_list *list, struct weir_node *node, bool flat)
+{
+    const struct weir_edge *cow = weir_node_cow(node);
     json_t *info = json_pack(
         "{s:s, s:s, s:b, s:s, s:i, s:b, s:s, s:I}", "node-name", node->name, "drv", node->driver->name, "ro",
         node->read_only, "file", weir_node_file_name(node), "backing_file_depth", backing_depth(node),
@@ -68,11 +125,14 @@ static json_t *node_info(struct weir_node *node, int64_t allocated)
         weir_schema_enum_name(&weir_schema_blockdev_detect_zeroes_options, (int)node->detect_zeroes),
         "write_threshold", (json_int_t)atomic_load(&node->write_threshold));
 
+    if (cow)
+        json_object_set_new(info, "backing_file", json_string(weir_node_file_name(cow->node)));
     add_throttle(info, weir_throttle_group_of(node));
     json_object_set_new(info, "cache",
                         json_pack("{s:b, s:b, s:b}", "writeback", 1, "direct", node->cache_direct, "no-flush",
                                   node->cache_no_flush));
-    json_object_set_new(info, "image", weir_node_image_info(node, allocated));
+    json_object_set_new(info, "image", image_info(list, node, flat));
+    json_object_set_new(info, "limits", limits_info(&node->limits));
     json_object_set_new(info, "children", children_info(node));
     if (node->in_limbo)
         json_object_set_new(info, "limbo", json_true());
@@ -81,37 +141,34 @@ static json_t *node_info(struct weir_node *node, int64_t allocated)
 _Static_assert((int)WEIR_DETECT_ZEROES_UNMAP == (int)WEIR_Q_BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP,
                "same order");
 
-struct node_list {
-    struct weir_node **nodes;
-    unsigned count;
-};
-
 static void list_add(struct node_list *list, struct weir_node *node)
 {
     list->nodes = weir_realloc(list->nodes, (list->count + 1) * sizeof(struct weir_node *));
     list->nodes[list->count++] = weir_node_ref(node);
 }
 
-/* Every node has its turn while it is referenced: asking a host for sizes waits, and nodes may go meanwhile. */
+/* Asking a host for sizes waits, and nodes may go meanwhile: all of them are asked first, and referenced. */
 weir_co_fn int qmp_query_named_block_nodes(struct weir_qmp_context *ctx,
                                            const struct weir_q_query_named_block_nodes_args *args,
                                            json_t **ret_value, struct weir_error **err)
 {
-    struct node_list list = { NULL, 0 };
+    struct node_list list = { NULL, NULL, 0 };
     struct weir_node *node;
 
     for (node = weir_graph_next(NULL); node; node = weir_graph_next(node))
         list_add(&list, node);
     for (node = weir_graph_limbo_next(NULL); node; node = weir_graph_limbo_next(node))
         list_add(&list, node);
+    list.allocated = weir_new_array(int64_t, list.count + 1);
+    for (unsigned i = 0; i < list.count; i++)
+        list.allocated[i] = list.nodes[i]->in_limbo ? -1 : weir_node_allocated_size(list.nodes[i]);
     *ret_value = json_array();
-    for (unsigned i = 0; i < list.count; i++) {
-        int64_t allocated = list.nodes[i]->in_limbo ? -1 : weir_node_allocated_size(list.nodes[i]);
-
-        json_array_append_new(*ret_value, node_info(list.nodes[i], allocated));
+    for (unsigned i = 0; i < list.count; i++)
+        json_array_append_new(*ret_value, node_info(&list, list.nodes[i], args->flat));
+    for (unsigned i = 0; i < list.count; i++)
         weir_node_unref(list.nodes[i]);
-    }
     free(list.nodes);
+    free(list.allocated);
     return 0;
 }
 

@@ -11,6 +11,7 @@ import nbd
 import pytest
 
 from weirtest import KiB, MiB, QmpError, daemon_command, file_bytes, fill, is_peer, nbd_connect, run, wait_until
+from weirtest.chain import layer, make_chain
 from weirtest.nodes import descriptors, node_info
 
 SIZE = 4 * MiB
@@ -565,3 +566,31 @@ def test_block_resize_errors(daemon, image):
     daemon.qmp('block-export-del', id='n', mode='hard')
     daemon.qmp.event('BLOCK_EXPORT_DELETED', id='n')
     daemon.qmp('block_resize', node_name='n', size=MiB)
+
+
+def test_query_nested(daemon, tmp):
+    """Images nest in what stands on them, filters too; flat leaves that out."""
+    make_chain(tmp, 'a', 'b')
+    daemon.qmp('object-add', {'qom-type': 'throttle-group', 'id': 'g'})
+    daemon.qmp('blockdev-add', layer(tmp, 'a', **{'read-only': True}))
+    daemon.qmp('blockdev-add', {'driver': 'throttle', 'node-name': 't', 'throttle-group': 'g', 'file': 'a',
+                                'read-only': True})
+    daemon.qmp('blockdev-add', layer(tmp, 'b', backing='t'))
+    info = node_info(daemon, 'b')
+    filters = info['image']['backing-image']
+    assert (filters['format'], filters['backing-image']['format']) == ('throttle', 'qcow2')
+    assert filters['backing-image']['filename'].endswith('a.qcow2')
+    assert 'backing-image' not in filters['backing-image'] and info['backing_file_depth'] == 2
+    assert 'backing_file' in info and 'backing_file' not in node_info(daemon, 'a')
+    flat = next(n for n in daemon.qmp('query-named-block-nodes', flat=True) if n['node-name'] == 'b')
+    assert 'backing-image' not in flat['image']
+
+
+@pytest.mark.skipif(is_peer(), reason='newer than the peer')
+def test_query_limits(daemon, image):
+    """What a file takes with and without O_DIRECT."""
+    daemon.qmp('blockdev-add', file_node(image))
+    limits = node_info(daemon, 'f')['limits']
+    assert limits['request-alignment'] == limits['min-mem-alignment'] == 1 and limits['max-iov'] == 1024
+    daemon.qmp('blockdev-reopen', options=[file_node(image, cache={'direct': True})])
+    assert node_info(daemon, 'f')['limits']['request-alignment'] >= 512
