@@ -61,11 +61,28 @@ static struct weir_action action_of(const struct weir_q_transaction_action *step
     }
 }
 
+/* Steps that start jobs could: there are none yet. */
+static int check_grouped(const struct weir_q_transaction_args *args, struct weir_error **err)
+{
+    for (size_t i = 0; i < args->actions.count; i++) {
+        enum weir_q_transaction_action_kind kind = args->actions.items[i].type;
+
+        if (kind != WEIR_Q_TRANSACTION_ACTION_KIND_ABORT)
+            return weir_error_set(
+                err, -EINVAL, "Action '%s' does not support Transaction property completion-mode = grouped",
+                weir_schema_enum_name(&weir_schema_transaction_action_kind, (int)kind));
+    }
+    return 0;
+}
+
 weir_co_fn int qmp_transaction(struct weir_qmp_context *ctx, const struct weir_q_transaction_args *args,
                                json_t **ret_value, struct weir_error **err)
 {
     weir_autofree struct weir_action *actions = weir_new_array(struct weir_action, args->actions.count + 1);
 
+    if (args->has_properties &&
+        args->properties.completion_mode == WEIR_Q_ACTION_COMPLETION_MODE_GROUPED && check_grouped(args, err))
+        return -EINVAL;
     for (size_t i = 0; i < args->actions.count; i++)
         actions[i] = action_of(&args->actions.items[i]);
     return weir_actions_run(actions, (unsigned)args->actions.count, err);

@@ -322,3 +322,15 @@ def test_transaction_abort(daemon, tmp):
         assert nodes(daemon) == before and exported_node(daemon, 'e') == 'b'
     assert refused(daemon.qmp, 'transaction', actions=[{'type': 'nix', 'data': {}}]
                    ) == "Parameter 'type' does not accept value 'nix'"
+
+
+def test_transaction_properties(daemon):
+    """`grouped` is for steps that start jobs; others refuse it."""
+    snapshot = {'type': 'blockdev-snapshot', 'data': {'node': 'x', 'overlay': 'y'}}
+    for mode in 'individual', 'grouped':
+        daemon.qmp('transaction', actions=[], properties={'completion-mode': mode})
+    daemon.qmp('transaction', actions=[], properties={})
+    assert refused(daemon.qmp, 'transaction', actions=[snapshot], properties={'completion-mode': 'grouped'}) == \
+        "Action 'blockdev-snapshot' does not support Transaction property completion-mode = grouped"
+    assert 'does not accept value' in refused(daemon.qmp, 'transaction', actions=[],
+                                              properties={'completion-mode': 'nope'})
