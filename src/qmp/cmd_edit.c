@@ -80,8 +80,8 @@ weir_co_fn int qmp_transaction(struct weir_qmp_context *ctx, const struct weir_q
 {
     weir_autofree struct weir_action *actions = weir_new_array(struct weir_action, args->actions.count + 1);
 
-    if (args->has_properties &&
-        args->properties.completion_mode == WEIR_Q_ACTION_COMPLETION_MODE_GROUPED && check_grouped(args, err))
+    if (args->has_properties && args->properties.completion_mode == WEIR_Q_ACTION_COMPLETION_MODE_GROUPED &&
+        check_grouped(args, err))
         return -EINVAL;
     for (size_t i = 0; i < args->actions.count; i++)
         actions[i] = action_of(&args->actions.items[i]);
