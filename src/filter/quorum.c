@@ -209,7 +209,9 @@ static void quorum_child_perm(struct weir_node *node, const struct weir_edge *ed
     const struct quorum *quorum = weir_node_state(node);
 
     *ret_perm = perm | (quorum->rewrite ? WEIR_PERM_WRITE : 0);
-    *ret_shared = *ret_perm ? shared & (WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE_UNCHANGED) : shared;
+    *ret_shared = shared & (WEIR_PERM_CONSISTENT_READ | WEIR_PERM_WRITE_UNCHANGED);
+    if (!*ret_perm)
+        *ret_shared = shared & ~(unsigned)WEIR_PERM_RESIZE; /* its size stays as it was at first */
 }
 
 static weir_co_fn int quorum_submit(struct weir_node *node, struct weir_request *request)

@@ -78,6 +78,21 @@ static void tell_below(struct weir_drain_record *record, struct weir_node *node,
         tell_below(record, edge->node, mark);
 }
 
+/* Nodes above may work in the background also while nobody uses them. */
+static void tell_above(struct weir_drain_record *record, struct weir_node *node, unsigned mark)
+{
+    struct weir_edge *edge;
+
+    if (node->graph->mark == mark)
+        return;
+    node->graph->mark = mark;
+    tell_node(record, node);
+    TAILQ_FOREACH (edge, &node->parents, in_node) {
+        if (edge->parent)
+            tell_above(record, edge->parent, mark);
+    }
+}
+
 /* Closes the gates above @node. */
 static void stop_above(struct weir_drain_record *record, struct weir_node *node, unsigned mark)
 {
@@ -110,6 +125,9 @@ static void stop_all(struct weir_drain_record *record)
         tell_below(record, record->edges[i]->node, mark);
     for (unsigned i = 0; i < record->target_count; i++)
         tell_below(record, record->targets[i], mark);
+    mark = weir_graph_new_mark();
+    for (unsigned i = 0; i < record->target_count; i++)
+        tell_above(record, record->targets[i], mark);
 }
 
 void weir_drain_extend(void)

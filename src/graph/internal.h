@@ -42,6 +42,8 @@ struct weir_node_graph {
     unsigned old_perm, old_shared; /* while permissions are computed: to go back to */
     json_t *given;                 /* options without what was inherited; NULL: made by a job */
     const struct weir_node *maker; /* it was defined inside the options of that one, which is still there */
+    bool lent;                     /* a job has made it writable and will give it back (read_only.c) */
+    bool reopening;                /* by a transaction that has not ended */
     bool turning;                  /* it is looked whether it can become read-only */
     bool closing;                  /* the last reference is gone */
     uint64_t close_number;         /* in the order in which nodes lost their last reference */

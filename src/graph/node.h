@@ -85,6 +85,8 @@ struct weir_node {
     bool discard_unmap; /* discard=unmap */
     bool cache_direct, cache_no_flush;
     bool implicit; /* made by a job, hidden from users */
+    bool
+        counts; /* a job looks at its counters: no read passes it, or others on the way to it (graph/route.c) */
     bool in_limbo; /* has no user any more: no name, only waits for its requests, or to be closed */
     enum weir_detect_zeroes detect_zeroes;
     /* The first write or zero that ends beyond it is told (weir_node_exceeded()), and it is 0 again: none. Any loop. */

@@ -15,6 +15,7 @@ static weir_co_fn int call_driver(struct weir_node *node, bool read_only, struct
 
 static void set_writable(struct weir_node *node)
 {
+    node->graph->lent = true;
     node->read_only = node->read_only_asked = false;
     node->auto_read_only = node->driver->flags & WEIR_DRIVER_PROTOCOL;
 }
@@ -23,6 +24,7 @@ static void set_writable(struct weir_node *node)
 static void set_back(struct weir_writable *writable, unsigned i)
 {
     writable->nodes[i]->read_only = true;
+    writable->nodes[i]->graph->lent = false;
     writable->nodes[i]->read_only_asked = writable->was[i].asked;
     writable->nodes[i]->auto_read_only = writable->was[i].automatic;
 }
@@ -121,7 +123,9 @@ int weir_node_make_writable(struct weir_node *node, struct weir_writable *ret_wr
 
 void weir_writable_done(struct weir_writable *writable)
 {
-    while (writable->count)
-        weir_node_unref(writable->nodes[--writable->count]);
+    while (writable->count) {
+        writable->nodes[--writable->count]->graph->lent = false;
+        weir_node_unref(writable->nodes[writable->count]);
+    }
     writable->told = 0;
 }

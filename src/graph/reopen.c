@@ -53,6 +53,8 @@ static weir_co_fn int apply(struct weir_reopen_entry *entry, struct weir_error *
     bool opens = weir_reopen_becomes_writable(entry), closes = weir_reopen_becomes_read_only(entry);
     int ret;
 
+    if (node->graph->reopening)
+        return weir_error_set(err, -EBUSY, "Node '%s' is reopened by an earlier step", node->name);
     entry->old = weir_node_common(node);
     entry->old_read_only = node->read_only;
     entry->opens = opens;
@@ -63,7 +65,7 @@ static weir_co_fn int apply(struct weir_reopen_entry *entry, struct weir_error *
             return ret;
         entry->told = true;
     }
-    entry->applied = true;
+    entry->applied = node->graph->reopening = true;
     weir_node_set_common(node, to);
     if (closes) {
         node->read_only_asked = false;
@@ -90,6 +92,7 @@ static weir_co_fn void take_back(struct weir_reopen_entry *entry)
     if (entry->prepared && node->driver->reopen->abort)
         node->driver->reopen->abort(node, &entry->own);
     if (entry->applied) {
+        node->graph->reopening = false;
         weir_node_set_common(node, &entry->old);
         node->read_only = entry->old_read_only;
     }
@@ -124,24 +127,33 @@ static void turn(struct weir_reopen *reopen, bool read_only)
         if (!entry->closes)
             continue;
         entry->node->graph->turning = read_only;
-        entry->node->read_only = entry->node->read_only_asked = read_only;
+        entry->node->read_only_asked = read_only;
+        entry->node->read_only = read_only || entry->old_read_only;
         entry->node->auto_read_only =
             read_only ? entry->options.common.auto_read_only : entry->old.auto_read_only;
     }
 }
 
-/* Whether nobody would mind; then what has to be written first. */
-static weir_co_fn int close_formats(struct weir_reopen *reopen, struct weir_error **err)
+/* Whether nobody would mind. */
+static int try_close(struct weir_reopen *reopen, struct weir_error **err)
 {
     int ret;
 
     turn(reopen, true);
     ret = weir_perm_try(err);
     turn(reopen, false);
+    return ret;
+}
+
+/* Then what has to be written first. */
+static weir_co_fn int close_formats(struct weir_reopen *reopen, struct weir_error **err)
+{
+    int ret = try_close(reopen, err);
+
     for (unsigned i = 0; i < reopen->count && !ret; i++) {
         struct weir_reopen_entry *entry = &reopen->entries[i];
 
-        if (!entry->closes || is_protocol(entry))
+        if (!entry->closes || entry->old_read_only || is_protocol(entry))
             continue;
         ret = call_driver(entry, true, NULL);
         if (ret)
@@ -193,6 +205,7 @@ static weir_co_fn void reopen_commit(void *data)
         json_decref(node->graph->given);
         node->options = json_incref(entry->options.json);
         node->graph->given = json_incref(entry->given);
+        node->graph->reopening = false;
         weir_node_refresh(node);
     }
 }
@@ -210,6 +223,25 @@ static const struct weir_tran_ops reopen_ops = { .ready = reopen_ready,
                                                  .commit = reopen_commit,
                                                  .abort = reopen_abort };
 
+static int by_depth(const void *a, const void *b)
+{
+    const struct weir_reopen_entry *one = a, *other = b;
+    unsigned depth = one->node->graph->depth, other_depth = other->node->graph->depth;
+
+    return (depth > other_depth) - (depth < other_depth);
+}
+
+/* Parents first: what is below a node is deeper. */
+static void sort_entries(struct weir_reopen *reopen)
+{
+    unsigned count;
+    weir_autofree struct weir_node **order = weir_graph_order(&count);
+
+    WEIR_ASSERT(order);
+    if (reopen->count)
+        qsort(reopen->entries, reopen->count, sizeof(*reopen->entries), by_depth);
+}
+
 int weir_reopen_edit(struct weir_reopen *reopen, struct weir_tran *tran, struct weir_error **err)
 {
     struct weir_reopen **data = weir_new(struct weir_reopen *);
@@ -220,7 +252,10 @@ int weir_reopen_edit(struct weir_reopen *reopen, struct weir_tran *tran, struct 
     for (unsigned i = 0; i < reopen->child_count && !ret; i++)
         ret = edit_child(&reopen->children[i], tran, err);
     weir_tran_add(tran, &reopen_ops, data);
+    if (!ret)
+        sort_entries(reopen);
     for (unsigned i = reopen->count; i-- > 0 && !ret;)
         ret = apply(&reopen->entries[i], err);
-    return ret;
+    /* Known before anything is given up: later steps may still change it. */
+    return ret ? ret : try_close(reopen, err);
 }

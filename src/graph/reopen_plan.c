@@ -64,6 +64,15 @@ static int check_member(const struct weir_node *node, const struct weir_options 
     return ret;
 }
 
+static int check_reopens(const struct weir_node *node, struct weir_error **err)
+{
+    if (node->driver->reopen)
+        return 0;
+    return weir_error_set(err, -ENOTSUP,
+                          "Block format '%s' used by node '%s' does not support reopening files",
+                          node->driver->name, node->name);
+}
+
 static int check_options(const struct weir_node *node, const struct weir_options *options,
                          struct weir_error **err)
 {
@@ -73,9 +82,9 @@ static int check_options(const struct weir_node *node, const struct weir_options
     if (options->driver != node->driver && strcmp(options->driver->name, node->driver->name) != 0)
         return weir_error_set(err, -EINVAL, "Cannot change the option 'driver'");
     if (!node->driver->reopen)
-        return weir_error_set(err, -ENOTSUP,
-                              "Block format '%s' used by node '%s' does not support reopening files",
-                              node->driver->name, node->name);
+        return check_reopens(node, err);
+    if (node->graph->lent && options->common.read_only != node->read_only_asked)
+        return weir_error_set(err, -EBUSY, "Node '%s' is writable for the time of a job", node->name);
     if (options->node_name && strcmp(options->node_name, node->name) != 0)
         return weir_error_set(err, -EINVAL, "Cannot change the option 'node-name'");
     if (options->common.force_share != node->force_share)
@@ -98,12 +107,14 @@ static struct weir_reopen_entry *entry_of(struct weir_reopen *reopen, const stru
     return NULL;
 }
 
-/* The last word on a node counts. */
-static void add_entry(struct weir_reopen *reopen, struct weir_node *node, json_t *given,
-                      struct weir_options *options)
+/* What a node inherits gives way to what is said of it. */
+static int add_entry(struct weir_reopen *reopen, struct weir_node *node, json_t *given,
+                     struct weir_options *options, bool heir, struct weir_error **err)
 {
     struct weir_reopen_entry *entry = entry_of(reopen, node);
 
+    if (entry && !entry->heir)
+        return weir_error_set(err, -EINVAL, "Node '%s' is to be reopened twice", node->name);
     if (entry) {
         weir_options_done(&entry->options);
         json_decref(entry->given);
@@ -114,6 +125,8 @@ static void add_entry(struct weir_reopen *reopen, struct weir_node *node, json_t
     }
     entry->given = json_incref(given);
     entry->options = *options;
+    entry->heir = heir;
+    return 0;
 }
 
 static void add_child(struct weir_reopen *reopen, struct weir_node *parent, struct weir_edge *edge,
@@ -123,18 +136,6 @@ static void add_child(struct weir_reopen *reopen, struct weir_node *parent, stru
     reopen->children[reopen->child_count++] = (struct weir_reopen_child){
         .parent = parent, .edge = edge, .name = name, .child = child ? weir_node_ref(child) : NULL
     };
-}
-
-/* Forgets what was said of a child before. */
-static void drop_child(struct weir_reopen *reopen, const struct weir_node *parent, const char *name)
-{
-    for (unsigned i = 0; i < reopen->child_count; i++) {
-        if (reopen->children[i].parent != parent || strcmp(reopen->children[i].name, name) != 0)
-            continue;
-        weir_node_unref(reopen->children[i].child);
-        reopen->children[i] = reopen->children[--reopen->child_count];
-        return;
-    }
 }
 
 /* ---- children ---- */
@@ -191,7 +192,6 @@ static int plan_child(struct weir_reopen *reopen, struct weir_node *node, const 
     json_t *value = json_object_get(options->json, name);
     struct weir_edge *edge = weir_reopen_find_edge(node, name);
 
-    drop_child(reopen, node, name);
     if (!value) {
         bool named = node->driver->reopen->names_backing && node->driver->reopen->names_backing(node);
 
@@ -216,27 +216,67 @@ static bool is_same(const struct weir_common *a, const struct weir_common *b)
            a->cache_no_flush == b->cache_no_flush;
 }
 
-/* @edge stays; what its node inherits from the parent's new options may be something else now. */
+static int plan_heirs(struct weir_reopen *reopen, struct weir_node *node, const struct weir_common *common,
+                      struct weir_error **err);
+
+/*
+ * @edge stays; what its node inherits from the parent's new options may be something else now. Its own options and
+ * children stay: they may be others by now than it was given.
+ */
 static int plan_heir(struct weir_reopen *reopen, const struct weir_edge *edge,
                      const struct weir_common *parent, struct weir_error **err)
 {
     struct weir_node *node = edge->node;
-    struct weir_common now = weir_node_common(node);
+    struct weir_common now = weir_node_common(node), common;
     struct weir_options options;
     bool same;
     int ret = weir_options_parse(node->graph->given, parent, edge->role, &options, err);
 
     if (ret < 0)
         return ret;
-    same = is_same(&options.common, &now);
-    weir_options_done(&options);
-    return same ? 0 : plan_node(reopen, node, node->graph->given, parent, edge->role, err);
+    if (node->graph->lent) /* a job has made it writable for its time */
+        options.common.read_only = now.read_only;
+    common = options.common;
+    same = is_same(&common, &now);
+    ret = same ? 0 : check_reopens(node, err);
+    if (!ret && !same)
+        ret = add_entry(reopen, node, node->graph->given, &options, true, err);
+    if (ret || same)
+        weir_options_done(&options);
+    return ret || same ? ret : plan_heirs(reopen, node, &common, err);
+}
+
+static int plan_heirs(struct weir_reopen *reopen, struct weir_node *node, const struct weir_common *common,
+                      struct weir_error **err)
+{
+    const struct weir_reopen_entry *entry;
+    struct weir_edge *edge;
+    int ret = 0;
+
+    TAILQ_FOREACH (edge, &node->children, in_parent) {
+        if (ret || edge->node->graph->maker != node)
+            continue;
+        entry = entry_of(reopen, edge->node);
+        if (!entry || entry->heir)
+            ret = plan_heir(reopen, edge, common, err);
+    }
+    return ret;
+}
+
+static bool stays(const struct weir_reopen *reopen, const struct weir_node *node, const char *name)
+{
+    for (unsigned i = 0; i < reopen->child_count; i++) {
+        if (reopen->children[i].parent == node && !strcmp(reopen->children[i].name, name))
+            return false;
+    }
+    return true;
 }
 
 static int plan_children(struct weir_reopen *reopen, struct weir_node *node,
                          const struct weir_options *options, struct weir_error **err)
 {
     const struct weir_schema_type *type = node->driver->options;
+    const struct weir_reopen_entry *entry;
     struct weir_edge *edge;
     int ret = 0;
 
@@ -245,10 +285,10 @@ static int plan_children(struct weir_reopen *reopen, struct weir_node *node,
             ret = plan_child(reopen, node, options, type->members[i].name, err);
     }
     TAILQ_FOREACH (edge, &node->children, in_parent) {
-        json_t *value = json_object_get(options->json, edge->name);
-
-        if (!ret && edge->node->graph->maker == node && !json_is_object(value) && !json_is_null(value) &&
-            !(json_is_string(value) && strcmp(json_string_value(value), edge->node->name) != 0))
+        if (ret || edge->node->graph->maker != node || !stays(reopen, node, edge->name))
+            continue;
+        entry = entry_of(reopen, edge->node);
+        if (!entry || entry->heir)
             ret = plan_heir(reopen, edge, &options->common, err);
     }
     return ret;
@@ -260,19 +300,18 @@ static int plan_node(struct weir_reopen *reopen, struct weir_node *node, json_t 
                      const struct weir_common *parent, unsigned role, struct weir_error **err)
 {
     struct weir_options options;
-    struct weir_reopen_entry *entry;
     int ret = weir_options_parse(given, parent, role, &options, err);
 
     if (ret < 0)
         return ret;
     ret = check_options(node, &options, err);
+    if (!ret)
+        ret = add_entry(reopen, node, given, &options, false, err);
     if (ret < 0) {
         weir_options_done(&options);
         return ret;
     }
-    add_entry(reopen, node, given, &options);
-    entry = entry_of(reopen, node);
-    options = entry->options; /* the entry, which keeps what it points at, may move */
+    /* The entry, which keeps what `options` points at, may move. */
     return plan_children(reopen, node, &options, err);
 }
 

@@ -13,6 +13,7 @@ struct weir_reopen_entry {
     struct weir_node *node; /* reference */
     json_t *given;          /* its options as they were given: reference */
     struct weir_options options;
+    bool heir;                 /* only what it inherits is something else */
     struct weir_reopening own; /* the driver's part */
     bool prepared;
     bool told;          /* driver->set_read_only() has been called for what it is to become */
@@ -31,7 +32,7 @@ struct weir_reopen_child {
 };
 
 struct weir_reopen {
-    struct weir_reopen_entry *entries; /* parents before the children that they were made with */
+    struct weir_reopen_entry *entries; /* weir_reopen_edit() puts parents first */
     unsigned count;
     struct weir_reopen_child *children;
     unsigned child_count;
@@ -45,9 +46,13 @@ static inline bool weir_reopen_becomes_read_only(const struct weir_reopen_entry 
 {
     return entry->options.common.read_only && !entry->node->read_only_asked;
 }
+/* Also one that could only be opened read-only, when it is no longer left to the driver. */
 static inline bool weir_reopen_becomes_writable(const struct weir_reopen_entry *entry)
 {
-    return !entry->options.common.read_only && entry->node->read_only_asked;
+    const struct weir_common *to = &entry->options.common;
+
+    return !to->read_only &&
+           (entry->node->read_only_asked || (entry->node->read_only && !to->auto_read_only));
 }
 
 #endif

@@ -9,10 +9,10 @@
 #include "base/alloc.h"
 #include "graph/internal.h"
 
-/* The way a read goes on from @node unseen; NULL: it ends here. A job wants to know what passes its own filter. */
+/* The way a read goes on from @node unseen; NULL: it ends here. */
 static struct weir_edge *way_past(const struct weir_node *node)
 {
-    if (node->driver->map || !node->graph->opened || (node->driver->flags & WEIR_DRIVER_INTERNAL) ||
+    if (node->driver->map || !node->graph->opened || node->counts ||
         (atomic_load_explicit(&node->cares, memory_order_relaxed) & WEIR_OP_BIT(WEIR_OP_READ)))
         return NULL;
     return weir_node_filtered(node);
@@ -54,7 +54,10 @@ static void route(struct weir_edge *edge)
         passed[count++] = node;
         node = next->node;
     }
-    set(edge, passed, count, node);
+    if (node->counts)
+        set(edge, NULL, 0, edge->node);
+    else
+        set(edge, passed, count, node);
 }
 
 void weir_edge_unroute(struct weir_edge *edge)

@@ -21,10 +21,19 @@ static void tell_parent(struct weir_edge *edge)
     }
 }
 
-/* @parent no longer has the child that was defined inside its options: nothing is inherited any more. */
-static void disown(const struct weir_node *parent, struct weir_node *child)
+/*
+ * @parent has @now (NULL: nothing) in place of the child that was defined inside its options: nothing is inherited any
+ * more, unless that is a filter above it.
+ */
+static void disown(const struct weir_node *parent, struct weir_node *child, const struct weir_node *now)
 {
-    if (parent && child->graph->maker == parent)
+    const struct weir_edge *edge;
+
+    if (!parent || child->graph->maker != parent)
+        return;
+    while (now && now != child)
+        now = (edge = weir_node_filtered(now)) ? edge->node : NULL;
+    if (!now)
         child->graph->maker = NULL;
 }
 
@@ -102,7 +111,7 @@ static void detach_commit(void *data)
 {
     struct detach_step *step = data;
 
-    disown(step->edge->parent, step->edge->node);
+    disown(step->edge->parent, step->edge->node, NULL);
     if (step->edge->parent)
         weir_node_refresh(step->edge->parent);
     weir_drain_forget(step->edge);
@@ -144,8 +153,7 @@ static void replace_commit(void *data)
     struct replace_step *step = data;
 
     tell_parent(step->edge);
-    if (step->edge->node != step->old)
-        disown(step->edge->parent, step->old);
+    disown(step->edge->parent, step->old, step->edge->node);
     let_go(step->old);
 }
 

@@ -63,6 +63,7 @@ static const struct weir_root_ops root_ops = {
 
 int weir_copy_job_attach(struct weir_copy_job *own, struct weir_error **err)
 {
+    own->filter->counts = true; /* how busy guests are: guests() */
     return weir_root_attach(own->filter, "main node", 0, WEIR_PERM_ALL, &root_ops, own, &own->edge, err);
 }
 

@@ -210,6 +210,7 @@ static weir_co_fn int make_filter(struct mirror *mirror, const struct weir_mirro
 
     if (ret)
         return ret;
+    parts->top->counts = true; /* how busy guests are: guests() */
     /* From here on nobody may resize it. */
     if (weir_node_size(parts->top) != weir_bitmap_size(parts->bitmap))
         return weir_error_set(err, -EAGAIN, "Node '%s' was resized meanwhile", parts->source->name);

@@ -191,13 +191,18 @@ def test_reopen_all_or_nothing(disk, tmp):
 # ---- options of drivers ----
 
 def test_reopen_raw_window(disk, tmp):
+    """The window moves, and changes its size where nobody relies on that."""
     data = file_bytes(tmp / 'f.img', 0, 4 * MiB)
-    guest = nbd_connect(disk.export('r', 'e'))
     reopen(disk, over(offset=MiB, size=2 * MiB))
-    assert node_info(disk, 'r')['image']['virtual-size'] == 2 * MiB
-    assert guest.pread(MiB, MiB) == data[2 * MiB:3 * MiB]
+    guest = nbd_connect(disk.export('r', 'e'))
+    assert guest.get_size() == 2 * MiB and guest.pread(MiB, MiB) == data[2 * MiB:3 * MiB]
     guest.pwrite(b'x' * 512, 0)
+    reopen(disk, over(offset=2 * MiB, size=2 * MiB))
+    assert guest.pread(512, 0) == data[2 * MiB:2 * MiB + 512]
+    assert error(disk, over()) == "Node 'r' has users that do not share the permission 'resize'"
+    disk.qmp('block-export-del', id='e', mode='hard')
     reopen(disk, over())
+    guest = nbd_connect(disk.export('r', 'e'))
     assert guest.pread(512, MiB) == b'x' * 512 and guest.pread(512, 3 * MiB) == data[3 * MiB:3 * MiB + 512]
     assert 'Offset' in error(disk, over(offset=5 * MiB))
     assert guest.pread(512, 0) == data[:512]
@@ -336,16 +341,35 @@ def test_reopen_steps_that_meet(daemon, tmp):
         return {'type': 'blockdev-reopen', 'data': {'options': [layer(tmp, 'top', backing=backing)]}}
     replace = {'type': 'blockdev-replace', 'data': {'parent-type': 'driver', 'node-name': 'top', 'child': 'backing',
                                                     'new-child': 'b'}}
-    daemon.qmp('transaction', actions=[step(None), step('b')])
+    daemon.qmp('transaction', actions=[replace, step('b')])
     assert children(daemon, 'top')['backing'] == 'b'
-    daemon.qmp('transaction', actions=[step('a'), step(None)])
+    daemon.qmp('transaction', actions=[replace, step(None)])
     assert 'backing' not in children(daemon, 'top')
     reopen(daemon, layer(tmp, 'top', backing='a'))
     assert refused(daemon.qmp, 'transaction', actions=[step(None), replace]) == \
         "An earlier step has taken child 'backing' away"
+    assert refused(daemon.qmp, 'transaction', actions=[step(None), step('b')]).endswith(
+        'is reopened by an earlier step')
+    assert error(daemon, layer(tmp, 'top', backing='a'), layer(tmp, 'top', backing='b')) == \
+        "Node 'top' is to be reopened twice"
     assert children(daemon, 'top')['backing'] == 'a'
-    daemon.qmp('transaction', actions=[replace, step('a'), step(None)])
-    assert 'backing' not in children(daemon, 'top')
+
+
+def test_reopen_leaves_what_heirs_have_become(daemon, tmp):
+    """A parent's new options reach the child that it was defined with; what that has below stays as it is now."""
+    for name in 'one', 'two':
+        daemon.qmp('blockdev-add', file_node(fill(tmp / f'{name}.img', MiB, seed=1 if name == 'one' else 2), name))
+    daemon.qmp('object-add', {'qom-type': 'throttle-group', 'id': 'g'})
+    throttle = {'driver': 'throttle', 'node-name': 't', 'throttle-group': 'g', 'file': 'one'}
+    daemon.qmp('blockdev-add', over(file=throttle))
+    daemon.qmp('blockdev-replace', {'parent-type': 'driver', 'node-name': 't', 'child': 'file', 'new-child': 'two'})
+    reopen(daemon, over(file='t', cache={'no-flush': True}))
+    assert children(daemon, 't')['file'] == 'two' and node_info(daemon, 't')['cache']['no-flush']
+    # What is said of the heir itself counts, wherever in the list it stands.
+    own = dict(throttle, file='two', cache={'no-flush': False})
+    for options in [own, over(file='t', cache={'no-flush': True})], [over(file='t', cache={'no-flush': True}), own]:
+        reopen(daemon, *options)
+        assert node_info(daemon, 'r')['cache']['no-flush'] and not node_info(daemon, 't')['cache']['no-flush']
 
 
 def test_reopen_whose_last_write_fails(daemon, tmp):

@@ -418,7 +418,7 @@ static weir_co_fn int repair(struct weir_node *node, struct weir_error **err)
 weir_co_fn int qcow2_begin_writing(struct weir_node *node, struct weir_error **err)
 {
     struct qcow2 *q = node->state;
-    struct qcow2_header *h = &q->header;
+    struct qcow2_header *h = &q->header, old = q->header;
     uint64_t autoclear = h->autoclear & QCOW2_AUTOCLEAR_KNOWN;
     int ret = 0;
 
@@ -430,8 +430,12 @@ weir_co_fn int qcow2_begin_writing(struct weir_node *node, struct weir_error **e
     ret = qcow2_header_put(node);
     if (!ret)
         ret = weir_meta_sync(node);
-    if (ret)
+    if (ret) {
+        h->autoclear = old.autoclear;
+        h->incompatible = old.incompatible;
+        (void)!qcow2_header_put(node); /* in memory, where it could be put before */
         return weir_error_set_errno(err, ret, "Could not update qcow2 header");
+    }
     weir_meta_lazy_counts(node, q->lazy_refcounts);
     return 0;
 }

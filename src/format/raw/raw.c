@@ -4,7 +4,8 @@
  *
  * Without offset and size the node is a filter without a slot of its own: requests pass it as if it were
  * not there. With offset or size it is a window onto the child: a shift that has map() and therefore
- * another table (raw_window), which open() puts into node->driver before the node can be seen by anybody.
+ * another table (raw_window), which open() puts into node->driver before the node can be seen by anybody, and a
+ * reopening while it is drained.
  */
 #include "base/alloc.h"
 #include "gen/schema.h"
@@ -90,15 +91,36 @@ struct raw_undo {
     uint64_t size;
 };
 
+/* Users that do not share resizing rely on the size, jobs on the way that a frozen link is. */
+static int check_change(struct weir_node *node, const struct weir_opts_raw *opts, uint64_t child_size,
+                        struct weir_error **err)
+{
+    const struct raw_state *raw = weir_node_state(node);
+    uint64_t offset = opts->has_offset ? (uint64_t)opts->offset : 0,
+             size = opts->has_size ? (uint64_t)opts->size : child_size - offset;
+    bool was_window = node->driver == &raw_window;
+
+    if (offset == raw->offset && opts->has_size == raw->fixed && size == weir_node_size(node))
+        return 0;
+    if (raw->file->frozen && (offset != raw->offset || is_window(opts) != was_window))
+        return weir_edge_check_thawed(raw->file, err);
+    if (size != weir_node_size(node) && !(node->shared & WEIR_PERM_RESIZE))
+        return weir_error_set(err, -EPERM, "Node '%s' has users that do not share the permission 'resize'",
+                              node->name);
+    return 0;
+}
+
 static weir_co_fn int raw_prepare(struct weir_node *node, struct weir_reopening *reopening,
                                   struct weir_error **err)
 {
     const struct weir_opts_raw *opts = reopening->options;
     struct raw_state *raw = weir_node_state(node);
-    uint64_t child_size = weir_node_size(raw->file->node);
+    uint64_t child_size = weir_node_size_now(raw->file->node);
     struct raw_undo *undo;
     int ret = check_window(opts, child_size, err);
 
+    if (!ret)
+        ret = check_change(node, opts, child_size, err);
     if (ret < 0)
         return ret;
     undo = weir_new(struct raw_undo);

@@ -84,6 +84,7 @@ struct weir_host_file {
     struct weir_host_fd *write_fd; /* NULL: nobody may write; dynamic: write_mutex */
 
     struct weir_host_locks locks;
+    struct weir_host_fd *keeper; /* holds the locks that `fd` could not get back (reopen.c); mostly NULL */
     bool locks_surplus; /* some that are in no list may be held: a call that dropped them was not possible */
     /* Between perm_prepare and commit or abort. */
     struct weir_host_locks next_locks;

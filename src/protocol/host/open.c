@@ -286,6 +286,7 @@ void weir_host_close(struct weir_node *node)
     struct weir_host_file *host = weir_node_state(node);
 
     weir_host_fd_unref_wait(weir_steal(&host->write_fd));
+    weir_host_fd_unref_wait(weir_steal(&host->keeper));
     weir_host_fd_unref_wait(weir_steal(&host->fd));
     weir_mutex_done(&host->write_mutex);
     weir_mutex_done(&host->calls_mutex);

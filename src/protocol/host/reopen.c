@@ -26,50 +26,65 @@ struct undo {
 
 /* ---- locks; on a worker ---- */
 
-struct move_job {
-    struct weir_host_fd *from, *to;
+struct lock_copy {
+    struct weir_host_fd *fd;
     struct weir_host_locks locks;
     int result;
 };
 
-static void move_job_free(void *arg)
+static void lock_copy_free(void *arg)
 {
-    struct move_job *job = arg;
+    struct lock_copy *copy = arg;
 
-    weir_host_fd_unref(job->from);
-    weir_host_fd_unref(job->to);
-    free(job);
+    weir_host_fd_unref(copy->fd);
+    free(copy);
 }
 
-/* Where it fails, the locks stay where they were. */
-static int move_run(void *arg)
+static int copy_run(void *arg)
 {
-    static const struct weir_host_locks none = { 0 };
-    struct move_job *job = arg;
+    struct lock_copy *copy = arg;
 
-    job->result = weir_host_lock_copy(job->to->fd, &job->locks);
-    weir_host_lock_drop(job->result ? job->to->fd : job->from->fd, &job->locks, &none);
+    copy->result = weir_host_lock_copy(copy->fd->fd, &copy->locks);
     return 0;
 }
 
-static weir_co_fn int move_locks(struct weir_host_file *host, struct weir_host_fd *from,
-                                 struct weir_host_fd *to)
+static int drop_run(void *arg)
 {
-    struct move_job *job;
+    static const struct weir_host_locks all = { WEIR_PERM_ALL, WEIR_PERM_ALL }, none = { 0 };
+    struct lock_copy *copy = arg;
+
+    weir_host_lock_drop(copy->fd->fd, &all, &none);
+    return 0;
+}
+
+static weir_co_fn int run_limited(struct weir_host_file *host, struct weir_host_fd *fd, int (*run)(void *arg))
+{
+    struct lock_copy *copy;
     int ret;
 
     if (!host->locking)
         return 0;
-    job = weir_new(struct move_job);
-    job->from = weir_host_fd_ref(from);
-    job->to = weir_host_fd_ref(to);
-    job->locks = host->locks;
-    ret = weir_co_work_until(move_run, move_job_free, job, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS);
+    copy = weir_new(struct lock_copy);
+    copy->fd = weir_host_fd_ref(fd);
+    copy->locks = host->locks;
+    ret = weir_co_work_until(run, lock_copy_free, copy, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS);
     if (ret == -ETIMEDOUT)
         return ret;
-    ret = job->result;
-    move_job_free(job);
+    ret = copy->result;
+    lock_copy_free(copy);
     return ret;
+}
+
+/* @fd has the node's locks, too. A call that comes back too late has locked a descriptor that is closed then. */
+static weir_co_fn int lock_too(struct weir_host_file *host, struct weir_host_fd *fd)
+{
+    return run_limited(host, fd, copy_run);
+}
+
+/* @fd, which is no longer the node's, has none. A call that is late does no harm. */
+static weir_co_fn void unlock(struct weir_host_file *host, struct weir_host_fd *fd)
+{
+    (void)!run_limited(host, fd, drop_run);
 }
 
 /* ---- the descriptors ---- */
@@ -141,13 +156,14 @@ static weir_co_fn int swap(struct weir_host_file *host, bool direct, struct ways
 
     if (ret < 0)
         return ret;
-    ret = move_locks(host, host->fd, ways.fd);
+    ret = lock_too(host, ways.fd);
     if (ret < 0) {
         drop_ways(&ways);
         return weir_error_set_errno(err, ret, "Failed to lock '%s'", host->path);
     }
     *ret_old = ways_of(host);
     take_ways(host, &ways);
+    unlock(host, ret_old->fd); /* else it would stand against what this one may want to lock */
     return 0;
 }
 
@@ -200,8 +216,9 @@ static weir_co_fn void abort_reopening(struct weir_node *node, struct weir_reope
     if (undo->swapped) {
         struct ways ways = ways_of(host);
 
-        (void)move_locks(host, host->fd,
-                         undo->old.fd); /* it had them: nobody can have taken others meanwhile */
+        /* It had them, and nobody can have taken others meanwhile. Where it cannot be, the other one keeps them. */
+        if (lock_too(host, undo->old.fd) < 0)
+            host->keeper = weir_host_fd_ref(ways.fd);
         take_ways(host, &undo->old);
         drop_ways(&ways);
     }
