@@ -312,6 +312,36 @@ def test_reopen_of_a_frozen_link(daemon, tmp):
     reopen(daemon, layer(tmp, 'top', backing=None))
 
 
+def test_reopen_of_a_frozen_raw(daemon, tmp):
+    """raw over an image that is streamed stays the link that the job has frozen."""
+    make_chain(tmp, 'a', 'top')
+    put(tmp, 'a', 0, SIZE, 5)
+    daemon.qmp('blockdev-add', layer(tmp, 'a'))
+    daemon.qmp('blockdev-add', layer(tmp, 'top', backing='a'))
+    daemon.qmp('blockdev-add', over(file='top'))
+    daemon.qmp('block-stream', job_id='s', device='r', speed=65536)
+    assert error(daemon, over(file='top', offset=512)) == "Cannot change 'file' link from 'r' to 'top'"
+    daemon.qmp('job-cancel', id='s')
+    daemon.qmp.event('BLOCK_JOB_CANCELLED')
+    reopen(daemon, over(file='top', offset=512))
+
+
+def test_reopen_beside_a_commit(daemon, tmp):
+    """A base that a commit has made writable stays so for as long as that needs it, and is read-only again afterwards."""
+    make_chain(tmp, 'a', 'top')
+    put(tmp, 'top', 0, SIZE, 5)
+    base = layer(tmp, 'a')
+    daemon.qmp('blockdev-add', layer(tmp, 'top', backing=base))
+    assert node_info(daemon, 'a')['ro']
+    daemon.qmp('block-commit', job_id='c', device='top', base_node='a', speed=65536)
+    assert not node_info(daemon, 'a')['ro']
+    reopen(daemon, layer(tmp, 'top', backing='a', cache={'no-flush': True}))
+    assert not node_info(daemon, 'a')['ro'] and node_info(daemon, 'a')['cache']['no-flush']
+    daemon.qmp('job-cancel', id='c')
+    daemon.qmp.event('BLOCK_JOB_CANCELLED')
+    assert node_info(daemon, 'a')['ro']
+
+
 # ---- steps of a transaction; failures ----
 
 def test_reopen_in_a_transaction(disk, tmp):
