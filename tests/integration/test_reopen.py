@@ -327,7 +327,7 @@ def test_reopen_of_a_frozen_raw(daemon, tmp):
 
 
 def test_reopen_beside_a_commit(daemon, tmp):
-    """A base that a commit has made writable stays so for as long as that needs it, and is read-only again afterwards."""
+    """A base that a commit has made writable stays so while that needs it, and is read-only again afterwards."""
     make_chain(tmp, 'a', 'top')
     put(tmp, 'top', 0, SIZE, 5)
     base = layer(tmp, 'a')
