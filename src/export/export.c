@@ -258,17 +258,6 @@ static weir_co_fn void finish_in_background(void *arg)
     finish(arg, weir_sys->clock_ns() + WEIR_EXPORT_LIMIT_NS);
 }
 
-static bool is_listed(const struct weir_export *at)
-{
-    const struct weir_export *each;
-
-    TAILQ_FOREACH (each, &exports, link) {
-        if (each == at)
-            return true;
-    }
-    return false;
-}
-
 /*
  * Clients usually go at once, and then what follows (blockdev-del of the node, say) finds the node free: worth a
  * short wait. Whoever has requests that hang does not hold the monitor for longer.
@@ -279,7 +268,7 @@ static weir_co_fn void finish_with_patience(struct weir_export *at)
 
     at->refs++;
     weir_co_start(weir_loop_control(), finish_in_background, at);
-    while (is_listed(at) && wait_next(deadline_ns))
+    while (weir_export_find(at->id) == at && wait_next(deadline_ns))
         continue;
     unref(at);
 }

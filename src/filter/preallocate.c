@@ -216,12 +216,6 @@ static weir_co_fn int preallocate_prepare(struct weir_node *node, struct weir_re
     return 0;
 }
 
-static void preallocate_commit(struct weir_node *node, struct weir_reopening *reopening)
-{
-    (void)node;
-    free(reopening->undo);
-}
-
 static void preallocate_abort(struct weir_node *node, struct weir_reopening *reopening)
 {
     struct preallocate_state *pre = weir_node_state(node);
@@ -229,13 +223,11 @@ static void preallocate_abort(struct weir_node *node, struct weir_reopening *reo
 
     pre->align = undo->align;
     pre->size = undo->size;
-    free(reopening->undo);
 }
 
 static const char *const preallocate_changes[] = { "prealloc-align", "prealloc-size", NULL };
 static const struct weir_reopen_ops preallocate_reopen = { .options = preallocate_changes,
                                                            .prepare = preallocate_prepare,
-                                                           .commit = preallocate_commit,
                                                            .abort = preallocate_abort };
 
 const struct weir_driver weir_driver_preallocate = {

@@ -98,11 +98,7 @@ static weir_co_fn int quorum_add(struct weir_node *node, struct weir_node *child
     (void)snprintf(name, sizeof(name), "children.%u", quorum->next_index);
     tran = weir_tran_new();
     ret = weir_tran_attach(tran, node, child, name, WEIR_ROLE_DATA, &edge, err);
-    if (ret) {
-        weir_tran_abort(tran);
-        return ret;
-    }
-    ret = weir_tran_finish(tran, err);
+    ret = weir_tran_end(tran, ret, err);
     if (ret)
         return ret;
     quorum->children[quorum->count++] = (struct quorum_child){ .edge = edge, .node = child };

@@ -112,7 +112,6 @@ static void throttle_unhold(struct weir_node *node, struct weir_reopening *reope
 {
     (void)node;
     weir_throttle_leave(reopening->undo);
-    free(reopening->undo);
 }
 
 static void throttle_commit(struct weir_node *node, struct weir_reopening *reopening)

@@ -7,100 +7,73 @@
 #include "co/co.h"
 #include "graph/graph.h"
 
-struct report {
-    struct weir_call call;
-    struct weir_damage damage;
-};
-
-static void (*damage_listener)(const struct weir_damage *damage);
+static struct {
+    void (*damage)(const struct weir_damage *damage);
+    void (*dissent)(const struct weir_dissent *dissent);
+    void (*excess)(const struct weir_excess *excess);
+} listeners;
 
 void weir_graph_on_damage(void (*listener)(const struct weir_damage *damage))
 {
-    damage_listener = listener;
+    listeners.damage = listener;
 }
+
+void weir_graph_on_dissent(void (*listener)(const struct weir_dissent *dissent))
+{
+    listeners.dissent = listener;
+}
+
+void weir_graph_on_excess(void (*listener)(const struct weir_excess *excess))
+{
+    listeners.excess = listener;
+}
+
+struct report {
+    struct weir_call call;
+    enum { DAMAGE, DISSENT, EXCESS } kind;
+    struct weir_node *node; /* reference */
+    union {
+        struct weir_damage damage;
+        struct weir_dissent dissent;
+        struct weir_excess excess;
+    } what;
+};
 
 static void deliver(struct weir_call *call)
 {
     struct report *report = weir_container_of(call, struct report, call);
 
-    if (damage_listener)
-        damage_listener(&report->damage);
-    weir_node_unref(report->damage.node);
+    if (report->kind == DAMAGE && listeners.damage)
+        listeners.damage(&report->what.damage);
+    else if (report->kind == DISSENT && listeners.dissent)
+        listeners.dissent(&report->what.dissent);
+    else if (report->kind == EXCESS && listeners.excess)
+        listeners.excess(&report->what.excess);
+    weir_node_unref(report->node);
     free(report);
+}
+
+static void send(const struct report *report)
+{
+    struct report *own = weir_new(struct report);
+
+    *own = *report;
+    weir_node_ref(own->node);
+    own->call.run = deliver;
+    weir_loop_call(weir_loop_control(), &own->call);
 }
 
 void weir_node_damaged(struct weir_node *node, const char *text, uint64_t offset, bool fatal)
 {
-    struct report *report = weir_new(struct report);
-
-    report->damage = (struct weir_damage){ weir_node_ref(node), text, offset, fatal };
-    report->call.run = deliver;
-    weir_loop_call(weir_loop_control(), &report->call);
-}
-
-/* ---- children that disagree ---- */
-
-struct dissent_report {
-    struct weir_call call;
-    struct weir_dissent dissent;
-};
-
-static void (*dissent_listener)(const struct weir_dissent *dissent);
-
-void weir_graph_on_dissent(void (*listener)(const struct weir_dissent *dissent))
-{
-    dissent_listener = listener;
-}
-
-static void deliver_dissent(struct weir_call *call)
-{
-    struct dissent_report *report = weir_container_of(call, struct dissent_report, call);
-
-    if (dissent_listener)
-        dissent_listener(&report->dissent);
-    weir_node_unref(report->dissent.node);
-    free(report);
+    send(&(struct report){ .kind = DAMAGE, .node = node, .what.damage = { node, text, offset, fatal } });
 }
 
 void weir_node_dissent(const struct weir_dissent *dissent)
 {
-    struct dissent_report *report = weir_new(struct dissent_report);
-
-    report->dissent = *dissent;
-    weir_node_ref(report->dissent.node);
-    report->call.run = deliver_dissent;
-    weir_loop_call(weir_loop_control(), &report->call);
-}
-
-/* ---- writes beyond a threshold ---- */
-
-struct excess_report {
-    struct weir_call call;
-    struct weir_excess excess;
-};
-
-static void (*excess_listener)(const struct weir_excess *excess);
-
-void weir_graph_on_excess(void (*listener)(const struct weir_excess *excess))
-{
-    excess_listener = listener;
-}
-
-static void deliver_excess(struct weir_call *call)
-{
-    struct excess_report *report = weir_container_of(call, struct excess_report, call);
-
-    if (excess_listener)
-        excess_listener(&report->excess);
-    weir_node_unref(report->excess.node);
-    free(report);
+    send(&(struct report){ .kind = DISSENT, .node = dissent->node, .what.dissent = *dissent });
 }
 
 void weir_node_exceeded(struct weir_node *node, uint64_t threshold, uint64_t amount)
 {
-    struct excess_report *report = weir_new(struct excess_report);
-
-    report->excess = (struct weir_excess){ weir_node_ref(node), threshold, amount };
-    report->call.run = deliver_excess;
-    weir_loop_call(weir_loop_control(), &report->call);
+    send(&(struct report){ .kind = EXCESS, .node = node, .what.excess = { node, threshold, amount } });
 }

@@ -142,7 +142,7 @@ struct weir_create_ops {
 struct weir_reopening {
     const void *options; /* typed, as for open() */
     bool writable;       /* the node takes writes until now */
-    void *undo;          /* the driver's own: set by prepare(), freed by commit() and abort() */
+    void *undo;          /* what prepare() leaves for commit() and abort(): memory that the core frees */
 };
 struct weir_reopen_ops {
     /* Names of own options that may change, NULL at the end. Children are the core's matter. */

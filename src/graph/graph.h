@@ -22,8 +22,8 @@ struct weir_graph_hooks {
     void (*node_done)(struct weir_node *node); /* after close */
     void (*edge_init)(struct weir_edge *edge); /* after allocation */
     void (*edge_done)(struct weir_edge *edge); /* before the memory goes; any loop */
-    void (*edge_rerouted)(
-        struct weir_edge *edge); /* what reads pass is about to change; control loop, drained */
+    /* What reads pass is about to change; control loop, drained. */
+    void (*edge_rerouted)(struct weir_edge *edge);
     /* Before close: flush, write back tables, free the quarantine. */
     int (*node_settle)(struct weir_node *node) weir_co_fn;
 };
@@ -65,8 +65,7 @@ unsigned weir_graph_limbo_count(void);
 struct weir_node *weir_graph_limbo_next(struct weir_node *node); /* NULL: the first */
 
 /* ---- what reads pass (graph/route.c) ---- */
-/* Whether reads by @edge pass @node, or end there after having passed others. */
-bool weir_edge_passes(const struct weir_edge *edge, const struct weir_node *node);
+/* Every edge whose reads pass @node, or end there after having passed others. */
 void weir_graph_each_passing(const struct weir_node *node, void (*call)(struct weir_edge *edge, void *arg),
                              void *arg);
 
@@ -231,6 +230,8 @@ void weir_tran_set_perm(struct weir_tran *tran, struct weir_edge *edge, unsigned
  */
 int weir_tran_finish(struct weir_tran *tran, struct weir_error **err) weir_co_fn weir_must_check;
 void weir_tran_abort(struct weir_tran *tran) weir_co_fn;
+/* The one where the steps have succeeded (@ret 0), else the other: @ret. */
+int weir_tran_end(struct weir_tran *tran, int ret, struct weir_error **err) weir_co_fn weir_must_check;
 
 /* The table of the specification for an edge of @role below a parent that is (not) a filter. */
 void weir_perm_default(const struct weir_node *node, const struct weir_edge *edge, unsigned perm,

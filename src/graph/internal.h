@@ -104,6 +104,8 @@ void weir_edge_drop(struct weir_edge *edge);
 /* ---- route.c ---- */
 /* Finds all routes anew. */
 void weir_graph_reroute(void);
+/* Whether reads by @edge pass @node, or end there after having passed others. */
+bool weir_edge_passes(const struct weir_edge *edge, const struct weir_node *node);
 /* An edge that is in no list leads to its node. */
 void weir_edge_unroute(struct weir_edge *edge);
 

@@ -174,6 +174,17 @@ struct weir_edge *weir_node_primary(const struct weir_node *node)
     return child_of_role(node, WEIR_ROLE_PRIMARY);
 }
 
+struct weir_edge *weir_node_child(const struct weir_node *node, const char *name)
+{
+    struct weir_edge *edge;
+
+    TAILQ_FOREACH (edge, &node->children, in_parent) {
+        if (!strcmp(edge->name, name))
+            return edge;
+    }
+    return NULL;
+}
+
 const char *weir_node_file_name(struct weir_node *node)
 {
     const char *name = node->driver->filename ? node->driver->filename(node) : NULL;

@@ -63,7 +63,6 @@ struct weir_edge {
     unsigned old_perm, old_shared; /* while permissions are computed: to go back to */
     /* Where reads go, past nodes that do nothing about them: `passed`, from the top (graph/route.c). */
     struct weir_node *_Atomic read_to;
-    atomic_bool passes; /* read_to is not `node`; any loop */
     struct weir_node **passed;
     unsigned passed_count;
     struct weir_lingering *lingering; /* detached while requests were left behind on it */
@@ -135,6 +134,8 @@ int weir_node_open_child(struct weir_node *node, json_t *reference, const char *
 struct weir_edge *weir_node_filtered(const struct weir_node *node);
 struct weir_edge *weir_node_cow(const struct weir_node *node);
 struct weir_edge *weir_node_primary(const struct weir_node *node);
+/* The child that a user has named; drivers know theirs by role. NULL: none. */
+struct weir_edge *weir_node_child(const struct weir_node *node, const char *name);
 /* The name that a person knows the node by: its file's, or its own. Borrowed from a node. Control loop. */
 const char *weir_node_file_name(struct weir_node *node);
 /* Whether @node is no layer of its own: a filter, or raw over the whole of an image. */

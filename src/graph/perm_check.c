@@ -195,16 +195,24 @@ static weir_co_fn int prepare(struct weir_node *const *order, unsigned count, bo
     return 0;
 }
 
+static int compute(struct weir_node *const *order, unsigned count, bool check, struct weir_error **err)
+{
+    int ret = 0;
+
+    save(order, count);
+    for (unsigned i = 0; i < count && !ret; i++)
+        ret = compute_node(order[i], check, err);
+    return ret;
+}
+
 static weir_co_fn int refresh(bool must, struct weir_error **err)
 {
     unsigned count;
     weir_autofree struct weir_node **order = weir_graph_order(&count);
-    int ret = 0;
+    int ret;
 
     WEIR_ASSERT(order && weir_graph_locked_here());
-    save(order, count);
-    for (unsigned i = 0; i < count && !ret; i++)
-        ret = compute_node(order[i], must, err);
+    ret = compute(order, count, must, err);
     if (!ret)
         ret = prepare(order, count, must, err);
     end_prepared(order, count, ret >= 0);
@@ -217,12 +225,10 @@ int weir_perm_try(struct weir_error **err)
 {
     unsigned count;
     weir_autofree struct weir_node **order = weir_graph_order(&count);
-    int ret = 0;
+    int ret;
 
     WEIR_ASSERT(order && weir_graph_locked_here());
-    save(order, count);
-    for (unsigned i = 0; i < count && !ret; i++)
-        ret = compute_node(order[i], true, err);
+    ret = compute(order, count, true, err);
     restore(order, count);
     return ret;
 }

@@ -28,7 +28,7 @@ static weir_co_fn int call_driver(struct weir_reopen_entry *entry, bool read_onl
 /* Earlier steps of a transaction may have changed the child since the plan was made: it is looked for once more. */
 static int edit_child(const struct weir_reopen_child *change, struct weir_tran *tran, struct weir_error **err)
 {
-    struct weir_edge *edge = weir_reopen_find_edge(change->parent, change->name);
+    struct weir_edge *edge = weir_node_child(change->parent, change->name);
     int ret = edge ? weir_edge_check_thawed(edge, err) : 0;
 
     if (ret)
@@ -45,12 +45,18 @@ static int edit_child(const struct weir_reopen_child *change, struct weir_tran *
 
 /* ---- options ---- */
 
+/* Also one that could only be opened read-only becomes writable, when that is no longer left to the driver. */
+static bool becomes_writable(const struct weir_node *node, const struct weir_common *to)
+{
+    return !to->read_only && (node->read_only_asked || (node->read_only && !to->auto_read_only));
+}
+
 /* A node that becomes read-only is not yet: it has to write what only it knows. */
 static weir_co_fn int apply(struct weir_reopen_entry *entry, struct weir_error **err)
 {
     const struct weir_common *to = &entry->options.common;
     struct weir_node *node = entry->node;
-    bool opens = weir_reopen_becomes_writable(entry), closes = weir_reopen_becomes_read_only(entry);
+    bool opens = becomes_writable(node, to), closes = to->read_only && !node->read_only_asked;
     int ret;
 
     if (node->graph->reopening)
@@ -87,10 +93,13 @@ static weir_co_fn void take_back(struct weir_reopen_entry *entry)
 {
     struct weir_node *node = entry->node;
 
+    if (!entry->told && !entry->applied)
+        return;
     if (entry->told && !is_protocol(entry))
         (void)!call_driver(entry, entry->opens, NULL);
     if (entry->prepared && node->driver->reopen->abort)
         node->driver->reopen->abort(node, &entry->own);
+    free(weir_steal(&entry->own.undo));
     if (entry->applied) {
         node->graph->reopening = false;
         weir_node_set_common(node, &entry->old);
@@ -134,11 +143,22 @@ static void turn(struct weir_reopen *reopen, bool read_only)
     }
 }
 
+static bool any_closes(const struct weir_reopen *reopen)
+{
+    for (unsigned i = 0; i < reopen->count; i++) {
+        if (reopen->entries[i].closes)
+            return true;
+    }
+    return false;
+}
+
 /* Whether nobody would mind. */
 static int try_close(struct weir_reopen *reopen, struct weir_error **err)
 {
     int ret;
 
+    if (!any_closes(reopen))
+        return 0;
     turn(reopen, true);
     ret = weir_perm_try(err);
     turn(reopen, false);
@@ -175,11 +195,7 @@ static weir_co_fn int reopen_ready(void *data, struct weir_error **err)
 
 static weir_co_fn void close_storage(struct weir_reopen *reopen)
 {
-    bool any = false;
-
-    for (unsigned i = 0; i < reopen->count; i++)
-        any |= reopen->entries[i].closes;
-    if (!any)
+    if (!any_closes(reopen))
         return;
     turn(reopen, true);
     weir_perm_refresh_less();
@@ -201,6 +217,7 @@ static weir_co_fn void reopen_commit(void *data)
 
         if (node->driver->reopen->commit)
             node->driver->reopen->commit(node, &entry->own);
+        free(entry->own.undo);
         json_decref(node->options);
         json_decref(node->graph->given);
         node->options = json_incref(entry->options.json);

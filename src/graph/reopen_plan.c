@@ -81,8 +81,9 @@ static int check_options(const struct weir_node *node, const struct weir_options
 
     if (options->driver != node->driver && strcmp(options->driver->name, node->driver->name) != 0)
         return weir_error_set(err, -EINVAL, "Cannot change the option 'driver'");
-    if (!node->driver->reopen)
-        return check_reopens(node, err);
+    ret = check_reopens(node, err);
+    if (ret)
+        return ret;
     if (node->graph->lent && options->common.read_only != node->read_only_asked)
         return weir_error_set(err, -EBUSY, "Node '%s' is writable for the time of a job", node->name);
     if (options->node_name && strcmp(options->node_name, node->name) != 0)
@@ -129,27 +130,16 @@ static int add_entry(struct weir_reopen *reopen, struct weir_node *node, json_t 
     return 0;
 }
 
-static void add_child(struct weir_reopen *reopen, struct weir_node *parent, struct weir_edge *edge,
-                      const char *name, struct weir_node *child)
+static void add_child(struct weir_reopen *reopen, struct weir_node *parent, const char *name,
+                      struct weir_node *child)
 {
     reopen->children = weir_realloc(reopen->children, (reopen->child_count + 1) * sizeof(*reopen->children));
     reopen->children[reopen->child_count++] = (struct weir_reopen_child){
-        .parent = parent, .edge = edge, .name = name, .child = child ? weir_node_ref(child) : NULL
+        .parent = parent, .name = name, .child = child ? weir_node_ref(child) : NULL
     };
 }
 
 /* ---- children ---- */
-
-struct weir_edge *weir_reopen_find_edge(const struct weir_node *node, const char *name)
-{
-    struct weir_edge *edge;
-
-    TAILQ_FOREACH (edge, &node->children, in_parent) {
-        if (!strcmp(edge->name, name))
-            return edge;
-    }
-    return NULL;
-}
 
 static int plan_node(struct weir_reopen *reopen, struct weir_node *node, json_t *given,
                      const struct weir_common *parent, unsigned role, struct weir_error **err);
@@ -172,7 +162,7 @@ static int plan_reference(struct weir_reopen *reopen, struct weir_node *node, st
     if (edge)
         ret = weir_edge_check_thawed(edge, err);
     if (!ret)
-        add_child(reopen, node, edge, name, child);
+        add_child(reopen, node, name, child);
     return ret;
 }
 
@@ -182,7 +172,7 @@ static int plan_none(struct weir_reopen *reopen, struct weir_node *node, struct 
     int ret = edge ? weir_edge_check_thawed(edge, err) : 0;
 
     if (!ret && edge)
-        add_child(reopen, node, edge, name, NULL);
+        add_child(reopen, node, name, NULL);
     return ret;
 }
 
@@ -190,7 +180,7 @@ static int plan_child(struct weir_reopen *reopen, struct weir_node *node, const 
                       const char *name, struct weir_error **err)
 {
     json_t *value = json_object_get(options->json, name);
-    struct weir_edge *edge = weir_reopen_find_edge(node, name);
+    struct weir_edge *edge = weir_node_child(node, name);
 
     if (!value) {
         bool named = node->driver->reopen->names_backing && node->driver->reopen->names_backing(node);
@@ -246,23 +236,6 @@ static int plan_heir(struct weir_reopen *reopen, const struct weir_edge *edge,
     return ret || same ? ret : plan_heirs(reopen, node, &common, err);
 }
 
-static int plan_heirs(struct weir_reopen *reopen, struct weir_node *node, const struct weir_common *common,
-                      struct weir_error **err)
-{
-    const struct weir_reopen_entry *entry;
-    struct weir_edge *edge;
-    int ret = 0;
-
-    TAILQ_FOREACH (edge, &node->children, in_parent) {
-        if (ret || edge->node->graph->maker != node)
-            continue;
-        entry = entry_of(reopen, edge->node);
-        if (!entry || entry->heir)
-            ret = plan_heir(reopen, edge, common, err);
-    }
-    return ret;
-}
-
 static bool stays(const struct weir_reopen *reopen, const struct weir_node *node, const char *name)
 {
     for (unsigned i = 0; i < reopen->child_count; i++) {
@@ -272,26 +245,35 @@ static bool stays(const struct weir_reopen *reopen, const struct weir_node *node
     return true;
 }
 
+/* Those that were made with @node and stay, and of which nothing else is said. */
+static int plan_heirs(struct weir_reopen *reopen, struct weir_node *node, const struct weir_common *common,
+                      struct weir_error **err)
+{
+    const struct weir_reopen_entry *entry;
+    struct weir_edge *edge;
+    int ret = 0;
+
+    TAILQ_FOREACH (edge, &node->children, in_parent) {
+        if (ret || edge->node->graph->maker != node || !stays(reopen, node, edge->name))
+            continue;
+        entry = entry_of(reopen, edge->node);
+        if (!entry || entry->heir)
+            ret = plan_heir(reopen, edge, common, err);
+    }
+    return ret;
+}
+
 static int plan_children(struct weir_reopen *reopen, struct weir_node *node,
                          const struct weir_options *options, struct weir_error **err)
 {
     const struct weir_schema_type *type = node->driver->options;
-    const struct weir_reopen_entry *entry;
-    struct weir_edge *edge;
     int ret = 0;
 
     for (unsigned i = 0; type && i < type->member_count && !ret; i++) {
         if (is_child(&type->members[i]))
             ret = plan_child(reopen, node, options, type->members[i].name, err);
     }
-    TAILQ_FOREACH (edge, &node->children, in_parent) {
-        if (ret || edge->node->graph->maker != node || !stays(reopen, node, edge->name))
-            continue;
-        entry = entry_of(reopen, edge->node);
-        if (!entry || entry->heir)
-            ret = plan_heir(reopen, edge, &options->common, err);
-    }
-    return ret;
+    return ret ? ret : plan_heirs(reopen, node, &options->common, err);
 }
 
 /* ---- nodes ---- */
@@ -368,11 +350,12 @@ static void list_nodes(struct weir_reopen *reopen)
     for (unsigned i = 0; i < reopen->count; i++)
         add_node(reopen, reopen->entries[i].node);
     for (unsigned i = 0; i < reopen->child_count; i++) {
-        struct weir_reopen_child *change = &reopen->children[i];
+        const struct weir_reopen_child *change = &reopen->children[i];
+        const struct weir_edge *edge = weir_node_child(change->parent, change->name);
 
         add_node(reopen, change->parent);
-        if (change->edge)
-            add_node(reopen, change->edge->node);
+        if (edge)
+            add_node(reopen, edge->node);
         if (change->child)
             add_node(reopen, change->child);
     }

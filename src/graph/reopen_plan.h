@@ -26,9 +26,8 @@ struct weir_reopen_entry {
 /* One child that becomes another one, comes or goes. */
 struct weir_reopen_child {
     struct weir_node *parent;
-    struct weir_edge *edge;  /* NULL: there is none yet */
     struct weir_node *child; /* reference; NULL: none any more */
-    const char *name;        /* the edge's, borrowed from the schema */
+    const char *name;        /* of the edge that there is, or will be; borrowed from the schema */
 };
 
 struct weir_reopen {
@@ -39,20 +38,5 @@ struct weir_reopen {
     struct weir_node **nodes; /* that are to be drained */
     unsigned node_count;
 };
-
-/* The child of that name, or NULL. */
-struct weir_edge *weir_reopen_find_edge(const struct weir_node *node, const char *name);
-static inline bool weir_reopen_becomes_read_only(const struct weir_reopen_entry *entry)
-{
-    return entry->options.common.read_only && !entry->node->read_only_asked;
-}
-/* Also one that could only be opened read-only, when it is no longer left to the driver. */
-static inline bool weir_reopen_becomes_writable(const struct weir_reopen_entry *entry)
-{
-    const struct weir_common *to = &entry->options.common;
-
-    return !to->read_only &&
-           (entry->node->read_only_asked || (entry->node->read_only && !to->auto_read_only));
-}
 
 #endif

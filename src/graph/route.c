@@ -40,8 +40,7 @@ static void set(struct weir_edge *edge, struct weir_node *const *passed, unsigne
     for (unsigned i = 0; i < count; i++)
         edge->passed[i] = passed[i];
     edge->passed_count = count;
-    atomic_store_explicit(&edge->read_to, to, memory_order_relaxed);
-    atomic_store_explicit(&edge->passes, count > 0, memory_order_release);
+    atomic_store_explicit(&edge->read_to, to, memory_order_release);
 }
 
 static void route(struct weir_edge *edge)

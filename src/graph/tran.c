@@ -93,3 +93,11 @@ int weir_tran_finish(struct weir_tran *tran, struct weir_error **err)
     free(tran);
     return 0;
 }
+
+int weir_tran_end(struct weir_tran *tran, int ret, struct weir_error **err)
+{
+    if (!ret)
+        return weir_tran_finish(tran, err);
+    weir_tran_abort(tran);
+    return ret;
+}

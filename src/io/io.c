@@ -117,22 +117,21 @@ static void grow(struct weir_node *node, const struct weir_request *request)
     weir_node_grow(node, weir_align_up(request->offset + request->length, SECTOR));
 }
 
-/* The node that has to do with the request, and where it is counted. */
-static inline struct weir_node *first_node(struct weir_edge *edge, enum weir_op op,
-                                           struct weir_io_counters **ret_counters)
+/* The first node that has to do with the request: reads pass those that do nothing about them. */
+static inline struct weir_node *first_node(const struct weir_edge *edge, enum weir_op op)
 {
-    if (weir_unlikely(atomic_load_explicit(&edge->passes, memory_order_acquire)) && op == WEIR_OP_READ) {
-        *ret_counters = &edge->io->past;
-        return atomic_load_explicit(&edge->read_to, memory_order_relaxed);
-    }
-    *ret_counters = &edge->node->io->counters;
-    return edge->node;
+    return op == WEIR_OP_READ ? atomic_load_explicit(&edge->read_to, memory_order_acquire) : edge->node;
+}
+
+/* Where a request is counted that @node, the first, has dealt with. */
+static inline struct weir_io_counters *counters_of(struct weir_edge *edge, struct weir_node *node)
+{
+    return weir_likely(node == edge->node) ? &node->io->counters : &edge->io->past;
 }
 
 int weir_io(struct weir_edge *edge, struct weir_request *request)
 {
-    struct weir_io_counters *counters;
-    struct weir_node *node = first_node(edge, request->op, &counters);
+    struct weir_node *node = first_node(edge, request->op);
     int64_t start = weir_loop_now(weir_loop_self());
     bool beyond = ends_beyond(node, request);
     int ret;
@@ -154,7 +153,7 @@ int weir_io(struct weir_edge *edge, struct weir_request *request)
     }
     if (weir_unlikely(beyond && !ret))
         grow(node, request);
-    weir_io_count(counters, request->op, request->offset, request->length, ret, start);
+    weir_io_count(counters_of(edge, node), request->op, request->offset, request->length, ret, start);
     return ret;
 }
 
@@ -183,15 +182,14 @@ static __attribute__((noinline)) int try_with_options(struct weir_node *node,
     return apply_options(node, &changed) ? 0 : try_enter(node, &changed, changed.op);
 }
 
-/* Reads need no look at options or the end, and may pass nodes. */
+/* Reads need no look at options or the end. */
 static inline int try_read(struct weir_edge *edge, struct weir_request *request)
 {
-    struct weir_node *node = atomic_load_explicit(&edge->read_to, memory_order_acquire);
+    struct weir_node *node = first_node(edge, WEIR_OP_READ);
     int ret = try_enter(node, request, WEIR_OP_READ);
 
     if (ret != -EAGAIN)
-        weir_io_count_at_once(weir_likely(node == edge->node) ? &node->io->counters : &edge->io->past,
-                              request, ret);
+        weir_io_count_at_once(counters_of(edge, node), request, ret);
     return ret;
 }
 

@@ -143,10 +143,7 @@ static weir_co_fn int relink(struct commit *commit, struct overlays *overlays, s
                                   commit->mask_protocol, err);
     if (!ret)
         ret = weir_job_filter_take_out(tran, commit->own.filter, commit->base, err);
-    if (ret)
-        weir_tran_abort(tran);
-    else
-        ret = weir_tran_finish(tran, err);
+    ret = weir_tran_end(tran, ret, err);
     commit->own.inserted = ret;
     return ret;
 }

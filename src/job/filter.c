@@ -10,14 +10,6 @@
 #define AGAIN_MAX_NS (1000 * 1000000LL)
 #define AGAIN_REST 20
 
-static weir_co_fn int finish_or_abort(struct weir_tran *tran, int ret, struct weir_error **err)
-{
-    if (!ret)
-        return weir_tran_finish(tran, err);
-    weir_tran_abort(tran);
-    return ret;
-}
-
 int weir_job_filter_insert(struct weir_node *below, struct weir_node *filter, struct weir_error **err)
 {
     struct weir_drain drain = { 0 };
@@ -29,7 +21,7 @@ int weir_job_filter_insert(struct weir_node *below, struct weir_node *filter, st
     if (!ret) {
         tran = weir_tran_new();
         ret = weir_tran_replace_parents(tran, below, filter, filter, err);
-        ret = finish_or_abort(tran, ret, err);
+        ret = weir_tran_end(tran, ret, err);
         weir_drain_end(&drain);
     }
     weir_graph_unlock();
@@ -66,7 +58,7 @@ static weir_co_fn int try_remove(struct weir_node *filter, int64_t limit_ns)
         tran = weir_tran_new();
         edge = weir_node_filtered(filter);
         ret = edge ? weir_job_filter_take_out(tran, filter, edge->node, NULL) : 0;
-        ret = finish_or_abort(tran, ret, NULL);
+        ret = weir_tran_end(tran, ret, NULL);
         weir_drain_end(&drain);
     }
     weir_graph_unlock();

@@ -82,13 +82,11 @@ static weir_co_fn int replace_top(struct mirror *mirror, struct weir_node *node,
         return ret;
     tran = weir_tran_new();
     ret = weir_tran_replace_parents(tran, mirror->parts->top, node, mirror->parts->top, err);
-    if (ret) {
-        weir_tran_abort(tran);
-        return ret;
+    if (!ret) {
+        weir_tran_detach(tran, weir_mirror_top_target(mirror->parts->top));
+        weir_tran_detach(tran, weir_mirror_top_source(mirror->parts->top));
     }
-    weir_tran_detach(tran, weir_mirror_top_target(mirror->parts->top));
-    weir_tran_detach(tran, weir_mirror_top_source(mirror->parts->top));
-    return weir_tran_finish(tran, err);
+    return weir_tran_end(tran, ret, err);
 }
 
 /* The node that the target is to replace, looked up again: the graph may have changed since the start. */
@@ -122,11 +120,7 @@ static weir_co_fn int pivot(struct mirror *mirror, struct weir_error **err)
         weir_tran_detach(tran, weir_mirror_top_source(parts->top));
         ret = weir_tran_replace_parents(tran, replaced, parts->target, NULL, err);
     }
-    if (ret) {
-        weir_tran_abort(tran);
-        return ret;
-    }
-    return weir_tran_finish(tran, err);
+    return weir_tran_end(tran, ret, err);
 }
 
 /* In the drained section: 0 and ended, 1 = not clean yet, or -errno. */

@@ -161,10 +161,7 @@ static weir_co_fn int insert_filter(struct mirror *mirror, struct weir_error **e
         ret = weir_tran_replace_parents(tran, mirror->parts->source, mirror->parts->top, mirror->parts->top,
                                         err);
         weir_mirror_top_set_alone(mirror->parts->top, !ret);
-        if (ret)
-            weir_tran_abort(tran);
-        else
-            ret = weir_tran_finish(tran, err);
+        ret = weir_tran_end(tran, ret, err);
         weir_mirror_top_set_alone(mirror->parts->top, !ret);
         if (!ret && mirror->sync == WEIR_MIRROR_SYNC_FULL && WEIR_LAW(WEIR_LAW_INSERT))
             weir_bitmap_set(mirror->parts->bitmap, 0, weir_bitmap_size(mirror->parts->bitmap));

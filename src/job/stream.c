@@ -82,11 +82,7 @@ static weir_co_fn int end_drained(struct stream *stream, struct weir_error **err
     ret = weir_job_filter_take_out(tran, stream->own.filter, stream->device, err);
     if (!ret)
         ret = relink(stream, tran, err);
-    if (ret) {
-        weir_tran_abort(tran);
-        return ret;
-    }
-    ret = weir_tran_finish(tran, err);
+    ret = weir_tran_end(tran, ret, err);
     stream->own.inserted = ret;
     return ret;
 }

@@ -2,7 +2,6 @@
 #include "qmp/action.h"
 
 #include "base/alloc.h"
-#include "graph/reopen.h"
 #include <errno.h>
 
 struct concerned {
@@ -29,15 +28,10 @@ static int find_all(struct weir_action *actions, unsigned count, struct concerne
     int ret = 0;
 
     for (unsigned i = 0; i < count && !ret; i++) {
-        struct weir_node *const *many = NULL;
-        unsigned many_count = 0;
-
         if (actions[i].kind->find)
             ret = actions[i].kind->find(&actions[i], err);
-        if (actions[i].reopen)
-            many = weir_reopen_nodes(actions[i].reopen, &many_count);
-        for (unsigned j = 0; j < many_count && !ret; j++)
-            ret = add_node(concerned, many[j], err);
+        for (unsigned j = 0; j < actions[i].more_count && !ret; j++)
+            ret = add_node(concerned, actions[i].more[j], err);
         for (unsigned j = 0; j < WEIR_ACTION_NODES_MAX && actions[i].nodes[j] && !ret; j++)
             ret = add_node(concerned, actions[i].nodes[j], err);
     }
@@ -57,11 +51,7 @@ static weir_co_fn int edit_all(struct weir_action *actions, unsigned count, stru
         if (actions[i].kind->check)
             ret = actions[i].kind->check(&actions[i], err);
     }
-    if (ret) {
-        weir_tran_abort(tran);
-        return ret;
-    }
-    ret = weir_tran_finish(tran, err);
+    ret = weir_tran_end(tran, ret, err);
     for (unsigned i = 0; i < count && !ret; i++) {
         if (actions[i].kind->commit)
             actions[i].kind->commit(&actions[i]);

@@ -36,7 +36,9 @@ struct weir_action {
     struct weir_node *nodes[WEIR_ACTION_NODES_MAX]; /* of find(); not NULL up to the first that is */
     struct weir_node *added;                        /* the step's own: a node that open() has added */
     struct weir_edge *edge;                         /* the step's own */
-    struct weir_reopen *reopen;                     /* the step's own; its nodes must rest, too */
+    struct weir_reopen *reopen;                     /* the step's own */
+    struct weir_node *const *more; /* of find(): nodes beside those, borrowed from the step */
+    unsigned more_count;
 };
 
 extern const struct weir_action_kind weir_action_abort, weir_action_add, weir_action_del, weir_action_replace,

@@ -48,10 +48,14 @@ static int reopen_find(struct weir_action *action, struct weir_error **err)
 {
     const struct weir_q_blockdev_reopen *args = action->args;
     weir_autofree json_t **options = weir_new_array(json_t *, args->options.count + 1);
+    int ret;
 
     for (size_t i = 0; i < args->options.count; i++)
         options[i] = args->options.items[i].json;
-    return weir_reopen_plan(options, args->options.count, &action->reopen, err);
+    ret = weir_reopen_plan(options, args->options.count, &action->reopen, err);
+    if (!ret)
+        action->more = weir_reopen_nodes(action->reopen, &action->more_count);
+    return ret;
 }
 
 static weir_co_fn int reopen_edit(struct weir_action *action, struct weir_tran *tran, struct weir_error **err)
@@ -97,17 +101,6 @@ const struct weir_action_kind weir_action_del = { .check = del_check, .commit = 
 
 /* ---- blockdev-replace ---- */
 
-static struct weir_edge *find_child(struct weir_node *parent, const char *name)
-{
-    struct weir_edge *edge;
-
-    TAILQ_FOREACH (edge, &parent->children, in_parent) {
-        if (!strcmp(edge->name, name))
-            return edge;
-    }
-    return NULL;
-}
-
 static int find_edge(const struct weir_q_blockdev_replace *args, struct weir_edge **ret_edge,
                      struct weir_error **err)
 {
@@ -124,7 +117,7 @@ static int find_edge(const struct weir_q_blockdev_replace *args, struct weir_edg
     if (!parent)
         return weir_error_set(err, -ENOENT, "Failed to find node with node-name='%s'",
                               args->u.driver.node_name);
-    *ret_edge = find_child(parent, args->u.driver.child);
+    *ret_edge = weir_node_child(parent, args->u.driver.child);
     if (!*ret_edge)
         return weir_error_set(err, -ENOENT, "Node '%s' has no child '%s'", parent->name,
                               args->u.driver.child);

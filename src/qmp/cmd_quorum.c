@@ -21,20 +21,9 @@
 
 /* ---- x-blockdev-change ---- */
 
-static struct weir_edge *find_child(struct weir_node *parent, const char *name)
-{
-    struct weir_edge *edge;
-
-    TAILQ_FOREACH (edge, &parent->children, in_parent) {
-        if (!strcmp(edge->name, name))
-            return edge;
-    }
-    return NULL;
-}
-
 static weir_co_fn int del_child(struct weir_node *parent, const char *name, struct weir_error **err)
 {
-    struct weir_edge *edge = find_child(parent, name);
+    struct weir_edge *edge = weir_node_child(parent, name);
 
     if (!edge)
         return weir_error_set(err, -ENOENT, "Node '%s' does not have child '%s'", parent->name, name);

@@ -47,10 +47,7 @@ static weir_co_fn bool move_users(struct weir_node *from, struct weir_node *to, 
     if (!ret) {
         tran = weir_tran_new();
         ret = weir_tran_replace_parents(tran, from, to, filter, &err);
-        if (ret)
-            weir_tran_abort(tran);
-        else
-            ret = weir_tran_finish(tran, &err);
+        ret = weir_tran_end(tran, ret, &err);
         weir_drain_end(&drain);
     }
     weir_graph_unlock();

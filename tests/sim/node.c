@@ -109,10 +109,7 @@ weir_co_fn void image_reopen(struct image *image)
         ret = weir_reopen_edit(reopen, tran, &err);
         if (!ret && !pick(4))
             ret = -ECANCELED;
-        if (ret)
-            weir_tran_abort(tran);
-        else
-            ret = weir_tran_finish(tran, &err);
+        ret = weir_tran_end(tran, ret, &err);
         weir_drain_end(&drain);
     }
     weir_graph_unlock();

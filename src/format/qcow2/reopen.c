@@ -83,12 +83,6 @@ static weir_co_fn int prepare(struct weir_node *node, struct weir_reopening *reo
     return 0;
 }
 
-static void commit(struct weir_node *node, struct weir_reopening *reopening)
-{
-    (void)node;
-    free(reopening->undo);
-}
-
 static weir_co_fn void abort_reopening(struct weir_node *node, struct weir_reopening *reopening)
 {
     struct undo *undo = reopening->undo;
@@ -98,7 +92,6 @@ static weir_co_fn void abort_reopening(struct weir_node *node, struct weir_reope
         (void)!switch_lazy(node, undo->old.lazy_refcounts, NULL);
     undo->old.lazy_refcounts = ((struct qcow2 *)node->state)->lazy_refcounts;
     set(node, &undo->old);
-    free(undo);
 }
 
 static bool names_backing(struct weir_node *node)
@@ -119,8 +112,6 @@ static const char *const changes[] = { "lazy-refcounts",
                                        "refcount-cache-size",
                                        "cache-clean-interval",
                                        NULL };
-const struct weir_reopen_ops qcow2_reopen_ops = { .options = changes,
-                                                  .prepare = prepare,
-                                                  .commit = commit,
-                                                  .abort = abort_reopening,
-                                                  .names_backing = names_backing };
+const struct weir_reopen_ops qcow2_reopen_ops = {
+    .options = changes, .prepare = prepare, .abort = abort_reopening, .names_backing = names_backing
+};

@@ -133,28 +133,21 @@ static weir_co_fn int raw_prepare(struct weir_node *node, struct weir_reopening 
     return 0;
 }
 
-static void raw_commit(struct weir_node *node, struct weir_reopening *reopening)
-{
-    (void)node;
-    free(reopening->undo);
-}
-
 static void raw_abort(struct weir_node *node, struct weir_reopening *reopening)
 {
-    struct raw_undo *undo = reopening->undo;
+    const struct raw_undo *undo = reopening->undo;
     struct raw_state *raw = weir_node_state(node);
 
     *raw = undo->state;
     raw->file->role = undo->role;
     node->driver = undo->driver;
     weir_node_set_size(node, undo->size);
-    free(undo);
 }
 
 static const char *const raw_changes[] = { "offset", "size", NULL };
-static const struct weir_reopen_ops raw_reopen = {
-    .options = raw_changes, .prepare = raw_prepare, .commit = raw_commit, .abort = raw_abort
-};
+static const struct weir_reopen_ops raw_reopen = { .options = raw_changes,
+                                                   .prepare = raw_prepare,
+                                                   .abort = raw_abort };
 
 static void raw_close(struct weir_node *node)
 {

@@ -150,8 +150,10 @@ int weir_host_lock_take(int fd, const struct weir_host_locks *have, const struct
                         unsigned *ret_conflict, bool *ret_shared);
 /* Gives back what @have has and @keep has not. On a worker. */
 void weir_host_lock_drop(int fd, const struct weir_host_locks *have, const struct weir_host_locks *keep);
-/* Takes locks without a look at others: for a second descriptor of a file that has them. On a worker. */
-int weir_host_lock_copy(int fd, const struct weir_host_locks *locks);
+/* @fd, of the same file, gets the node's locks, too, without a look at others. -ETIMEDOUT: it will not have them. */
+int weir_host_lock_too(struct weir_host_file *host, struct weir_host_fd *fd) weir_co_fn weir_must_check;
+/* @fd, which is not the node's any more, lets go of what it has, now or when it is closed. */
+void weir_host_unlock(struct weir_host_file *host, struct weir_host_fd *fd) weir_co_fn;
 /* The error of a failed weir_host_lock_take(). */
 int weir_host_lock_error(int ret, unsigned conflict, bool shared, const char *path, struct weir_error **err);
 

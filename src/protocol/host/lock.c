@@ -91,14 +91,6 @@ int weir_host_lock_take(int fd, const struct weir_host_locks *have, const struct
     return ret;
 }
 
-int weir_host_lock_copy(int fd, const struct weir_host_locks *locks)
-{
-    struct weir_host_locks taken = { 0 };
-    int ret = take_bytes(fd, BYTE_HELD, 0, locks->held, &taken.held);
-
-    return ret ? ret : take_bytes(fd, BYTE_UNSHARED, 0, locks->unshared, &taken.unshared);
-}
-
 void weir_host_lock_drop(int fd, const struct weir_host_locks *have, const struct weir_host_locks *keep)
 {
     drop_bytes(fd, BYTE_HELD, have->held & ~keep->held);
@@ -193,20 +185,64 @@ static weir_co_fn int take_locks(struct weir_host_file *host, const struct weir_
     return ret;
 }
 
+static const struct weir_host_locks all_locks = { WEIR_PERM_ALL, WEIR_PERM_ALL }, no_locks = { 0 };
+
+/* Whether it has been done in time. */
+static weir_co_fn bool drop_within(struct weir_host_fd *fd, const struct weir_host_locks *have,
+                                   const struct weir_host_locks *keep)
+{
+    struct lock_job *job = lock_job_new(fd, have, keep);
+
+    if (!job || weir_co_work_until(drop_run, lock_job_free, job, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS) ==
+                    -ETIMEDOUT)
+        return false;
+    lock_job_free(job);
+    return true;
+}
+
 /* Cannot fail: what is not given back now is given back by a later call, or when the descriptor is closed. */
 static weir_co_fn void drop_locks(struct weir_host_file *host, const struct weir_host_locks *have,
                                   const struct weir_host_locks *keep)
 {
-    static const struct weir_host_locks all = { WEIR_PERM_ALL, WEIR_PERM_ALL };
-    struct lock_job *job;
-
     if (!host->locks_surplus && !(have->held & ~keep->held) && !(have->unshared & ~keep->unshared))
         return;
-    job = lock_job_new(host->fd, host->locks_surplus ? &all : have, keep);
-    host->locks_surplus = !job || weir_co_work_until(drop_run, lock_job_free, job,
-                                                     weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS) == -ETIMEDOUT;
-    if (!host->locks_surplus)
-        lock_job_free(job);
+    host->locks_surplus = !drop_within(host->fd, host->locks_surplus ? &all_locks : have, keep);
+}
+
+/* ---- another descriptor of the same file ---- */
+
+static int copy_run(void *arg)
+{
+    struct lock_job *job = arg;
+    unsigned taken = 0;
+
+    job->result = take_bytes(job->fd->fd, BYTE_HELD, 0, job->want.held, &taken);
+    if (!job->result)
+        job->result = take_bytes(job->fd->fd, BYTE_UNSHARED, 0, job->want.unshared, &taken);
+    return 0;
+}
+
+int weir_host_lock_too(struct weir_host_file *host, struct weir_host_fd *fd)
+{
+    struct lock_job *job;
+    int ret = -ETIMEDOUT;
+
+    if (!host->locking)
+        return 0;
+    job = lock_job_new(fd, &no_locks, &host->locks);
+    if (job)
+        ret = weir_co_work_until(copy_run, take_late, job, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS);
+    if (ret == -ETIMEDOUT)
+        return ret;
+    ret = job->result;
+    lock_job_free(job);
+    return ret;
+}
+
+void weir_host_unlock(struct weir_host_file *host, struct weir_host_fd *fd)
+{
+    if (host->locking)
+        (void)drop_within(fd, &all_locks, &no_locks);
 }
 
 /* ---- the driver's slots ---- */

@@ -24,69 +24,6 @@ struct undo {
     struct ways old;
 };
 
-/* ---- locks; on a worker ---- */
-
-struct lock_copy {
-    struct weir_host_fd *fd;
-    struct weir_host_locks locks;
-    int result;
-};
-
-static void lock_copy_free(void *arg)
-{
-    struct lock_copy *copy = arg;
-
-    weir_host_fd_unref(copy->fd);
-    free(copy);
-}
-
-static int copy_run(void *arg)
-{
-    struct lock_copy *copy = arg;
-
-    copy->result = weir_host_lock_copy(copy->fd->fd, &copy->locks);
-    return 0;
-}
-
-static int drop_run(void *arg)
-{
-    static const struct weir_host_locks all = { WEIR_PERM_ALL, WEIR_PERM_ALL }, none = { 0 };
-    struct lock_copy *copy = arg;
-
-    weir_host_lock_drop(copy->fd->fd, &all, &none);
-    return 0;
-}
-
-static weir_co_fn int run_limited(struct weir_host_file *host, struct weir_host_fd *fd, int (*run)(void *arg))
-{
-    struct lock_copy *copy;
-    int ret;
-
-    if (!host->locking)
-        return 0;
-    copy = weir_new(struct lock_copy);
-    copy->fd = weir_host_fd_ref(fd);
-    copy->locks = host->locks;
-    ret = weir_co_work_until(run, lock_copy_free, copy, weir_sys->clock_ns() + WEIR_OPEN_LIMIT_NS);
-    if (ret == -ETIMEDOUT)
-        return ret;
-    ret = copy->result;
-    lock_copy_free(copy);
-    return ret;
-}
-
-/* @fd has the node's locks, too. A call that comes back too late has locked a descriptor that is closed then. */
-static weir_co_fn int lock_too(struct weir_host_file *host, struct weir_host_fd *fd)
-{
-    return run_limited(host, fd, copy_run);
-}
-
-/* @fd, which is no longer the node's, has none. A call that is late does no harm. */
-static weir_co_fn void unlock(struct weir_host_file *host, struct weir_host_fd *fd)
-{
-    (void)!run_limited(host, fd, drop_run);
-}
-
 /* ---- the descriptors ---- */
 
 static struct ways ways_of(struct weir_host_file *host)
@@ -156,14 +93,14 @@ static weir_co_fn int swap(struct weir_host_file *host, bool direct, struct ways
 
     if (ret < 0)
         return ret;
-    ret = lock_too(host, ways.fd);
+    ret = weir_host_lock_too(host, ways.fd);
     if (ret < 0) {
         drop_ways(&ways);
         return weir_error_set_errno(err, ret, "Failed to lock '%s'", host->path);
     }
     *ret_old = ways_of(host);
     take_ways(host, &ways);
-    unlock(host, ret_old->fd); /* else it would stand against what this one may want to lock */
+    weir_host_unlock(host, ret_old->fd); /* else it would stand against what this one may want to lock */
     return 0;
 }
 
@@ -204,7 +141,6 @@ static weir_co_fn void commit(struct weir_node *node, struct weir_reopening *reo
     if (node->read_only_asked && host->fd_writable && !host->write_fd &&
         swap(host, host->direct, &wide, NULL) == 0)
         drop_ways(&wide);
-    free(undo);
 }
 
 static weir_co_fn void abort_reopening(struct weir_node *node, struct weir_reopening *reopening)
@@ -217,12 +153,11 @@ static weir_co_fn void abort_reopening(struct weir_node *node, struct weir_reope
         struct ways ways = ways_of(host);
 
         /* It had them, and nobody can have taken others meanwhile. Where it cannot be, the other one keeps them. */
-        if (lock_too(host, undo->old.fd) < 0)
+        if (weir_host_lock_too(host, undo->old.fd) < 0)
             host->keeper = weir_host_fd_ref(ways.fd);
         take_ways(host, &undo->old);
         drop_ways(&ways);
     }
-    free(undo);
 }
 
 const struct weir_reopen_ops weir_host_reopen_ops = { .prepare = prepare,
